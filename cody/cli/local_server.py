@@ -1,0 +1,156 @@
+"""A server for the runs of this user, started when none answers.
+
+Child processes belong in `harness/process.py`; this one is an exception, because `cody` cannot import `harness`, and the
+server it starts is no child for long: it goes on when the command has ended, and ends by itself when it is idle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from rich.console import Console
+
+from cody.cli.processes import module_command
+from cody.client import ServerUnreachable, find_server
+from cody.errors import ConfigurationError
+from cody.settings import DEFAULT_PORT, Settings
+
+IDLE_EXIT_S = 300
+START_DEADLINE_S = 60.0
+"""A start takes about a second; the rest is for an append-only file of hours that is loaded first."""
+LOCK_POLL_S = 0.05
+MAX_LOG_BYTES = 4 * 1024 * 1024
+TAIL_BYTES = 4096
+TAIL_LINES = 15
+
+
+async def ensure_server(settings: Settings, console: Console) -> str:
+    """The URL of a server that answers: the one that runs, or a new one, which this waits for.
+
+    Raises ServerUnreachable: with the end of the new server's log when it could not be started, and when CODY_URL names
+    a server that does not answer. `console` gets a line while there is something to wait for.
+    """
+    if (url := await find_server(settings)) is not None:
+        return url
+    if settings.url is not None:
+        raise ServerUnreachable(
+            f"no Cody server answers at {settings.url}: start it, or unset CODY_URL to use one on this machine"
+        )
+    try:
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"the state folder {settings.state_dir} can't be made: {error}") from error
+    async with _only_one(settings.state_dir / "server.start"):
+        # Another command may have started it while this one waited.
+        return await find_server(settings) or await _start(settings, console)
+
+
+@asynccontextmanager
+async def _only_one(path: Path) -> AsyncIterator[None]:
+    """Two commands at once must not start two servers on one state folder: the second would fail."""
+    with path.open("ab") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(LOCK_POLL_S)
+        yield
+
+
+async def _start(settings: Settings, console: Console) -> str:
+    log_path = settings.state_dir / "server.log"
+    console.print(f"no server is running: starting one (log: {log_path})", style="dim", soft_wrap=True)
+    with _open_log(log_path) as log:
+        log_start = log.tell()
+        process = _spawn(settings, log)
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_DEADLINE_S):
+            line = await _first_line(process.stdout)
+    except TimeoutError:
+        process.terminate()
+        line = f"not ready after {START_DEADLINE_S:g} s"
+    except BaseException:
+        # Ctrl-C while waiting: nobody will use it, and its state folder is to be free for the next one.
+        process.terminate()
+        raise
+    url = next((word for word in line.split() if word.startswith(("http://", "https://"))), None)
+    if url is None:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(5.0)
+        tail = log_tail(log_path, since=log_start)
+        raise ServerUnreachable(f"the server could not be started ({line or 'it ended'}). {log_path} ends:\n{tail}")
+    return url.rstrip("/")
+
+
+def _spawn(settings: Settings, log: BinaryIO) -> subprocess.Popen[bytes]:
+    flags = ["--host", settings.host, "--port", str(_port(settings)), "--state-dir", str(settings.state_dir)]
+    return subprocess.Popen(
+        [*module_command("server"), *flags, "--idle-exit", str(IDLE_EXIT_S)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        # It outlives this command and its terminal: no Ctrl-C and no hang-up of theirs, and no folder that is in use.
+        start_new_session=True,
+        cwd=settings.state_dir,
+    )
+
+
+def _port(settings: Settings) -> int:
+    """The port of the settings; any free one when that is the default and something else has taken it."""
+    if settings.port != DEFAULT_PORT:
+        return settings.port
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError:
+            return 0
+    return settings.port
+
+
+async def _first_line(stdout: BinaryIO | object) -> str:
+    """The first line of the server's stdout; empty when it ended without one."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), stdout)
+    try:
+        return (await reader.readline()).decode(errors="replace").strip()
+    finally:
+        transport.close()
+
+
+def _open_log(path: Path) -> BinaryIO:
+    """The log, for appending; what an earlier server left is kept once, when it has grown large."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_size > MAX_LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    return os.fdopen(descriptor, "ab")
+
+
+def log_tail(path: Path, *, since: int = 0) -> str:
+    """The last lines of a log, none from before the offset `since`."""
+    try:
+        with path.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(since, size - TAIL_BYTES))
+            lines = log.read(TAIL_BYTES).decode(errors="replace").splitlines()
+    except OSError as error:
+        return f"({error})"
+    return "\n".join(lines[-TAIL_LINES:]) or "(it is empty)"
+
+
+__all__ = ["ensure_server", "log_tail"]
+assert sys.version_info >= (3, 11)

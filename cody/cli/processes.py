@@ -1,0 +1,36 @@
+"""Commands of packages that `cody` does not import: each takes the place of this process.
+
+They parse their own flags, so that there is one description of each, and `cody serve --help` is the server's own.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+MODULES: Mapping[str, str] = {
+    "serve": "server",
+    "init": "harness.scaffold",
+    "prompt": "harness.prompt",
+    "doctor": "harness.doctor",
+    "demo": "harness.demo",
+    "replay": "harness.replay",
+}
+
+
+def module_command(module: str) -> list[str]:
+    """The command line that runs a module of this installation.
+
+    -P: without it, Python would look for the module in the current folder first, and a project there that has a `server`
+    of its own is not rare.
+    """
+    return [sys.executable, "-P", "-m", module]
+
+
+def become(command: str, arguments: Sequence[str], env: Mapping[str, str]) -> NoReturn:
+    """Go on as the module of `command`; its exit code becomes ours. `env` is added to the environment."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [*module_command(MODULES[command]), *arguments], {**os.environ, **env})

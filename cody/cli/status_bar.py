@@ -1,0 +1,80 @@
+"""The bottom of the live view: how the run is now, in one or two lines. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from cody.cli.amounts import count, duration, elapsed_s, plural
+from cody.cli.untrusted import one_line
+from cody.contracts.run import RunSnapshot, RunStats
+
+STATUS_STYLE = {
+    "queued": "dim",
+    "running": "bold cyan",
+    "pausing": "yellow",
+    "paused": "bold yellow",
+    "cancelling": "yellow",
+    "cancelled": "bold yellow",
+    "completed": "bold green",
+    "failed": "bold red",
+}
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+QUESTION = " [d]etach   [p]ause at the end of the turn   [c]ancel   [enter] keep watching "
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What the bar shows. `lost`: why there is no connection; `asking`: Ctrl-C was pressed; `doing`: a running command."""
+
+    snapshot: RunSnapshot
+    lost: str | None = None
+    asking: bool = False
+    doing: str | None = None
+
+
+def status_text(status: str) -> Text:
+    return Text(status, STATUS_STYLE.get(status, ""))
+
+
+def bar_text(bar: Bar, tick: int) -> Text:
+    """The lines of the bar; `tick` turns the spinner."""
+    run = bar.snapshot
+    moving = run.status in {"running", "pausing", "cancelling"} and bar.lost is None
+    first = Text.assemble((SPINNER[tick % len(SPINNER)] if moving else "‖", "cyan"), " ", status_text(run.status))
+    if run.reason and run.status == "paused":
+        first.append(f" ({one_line(run.reason, 30)})", "yellow")
+    for part in _facts(run):
+        first.append("  ·  ", "dim").append_text(part)
+    if bar.asking:
+        return first.append("\n").append_text(Text(QUESTION, "reverse"))
+    if bar.lost is not None:
+        return first.append(f"\n  no connection to the server, trying again ({one_line(bar.lost, 80)})", "yellow")
+    if run.status == "paused":
+        return first.append(f"\n  go on with: cody resume {run.run_id}", "yellow")
+    if bar.doing is not None:
+        return first.append("\n  $ ", "dim").append(bar.doing, "dim")
+    return first
+
+
+def _facts(run: RunSnapshot) -> list[Text]:
+    stats = run.stats
+    facts = []
+    if run.current_turn:
+        of = f"/{run.config.max_turns}" if run.config.max_turns else ""
+        facts.append(Text(f"turn {run.current_turn}{of}"))
+    facts.append(Text(duration(elapsed_s(run.started_at, run.finished_at))))
+    if stats.tokens:
+        facts.append(Text(f"{count(stats.tokens)} tokens"))
+    if stats.files_written:
+        facts.append(Text(plural(stats.files_written, "file")))
+    if stats.tests_passed or stats.tests_failed:
+        facts.append(tests_text(stats))
+    return facts
+
+
+def tests_text(stats: RunStats) -> Text:
+    """`tests 6 passed, 1 failed`, in the colour of what matters."""
+    text = Text("tests ").append(f"{stats.tests_passed} passed", "" if stats.tests_failed else "green")
+    return text.append(f", {stats.tests_failed} failed", "red") if stats.tests_failed else text

@@ -1,0 +1,317 @@
+"""What a run is, on the wire: its config, snapshot, summary, turns, and the requests that steer it.
+
+Source: the run contract of this project; field names are what existing dashboards speak.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from cody.contracts.wire import Int, Seconds, Wire
+
+RunStatus = Literal["queued", "running", "pausing", "paused", "cancelling", "cancelled", "completed", "failed"]
+TERMINAL: frozenset[RunStatus] = frozenset({"cancelled", "completed", "failed"})
+
+ControlAction = Literal["pause", "resume", "cancel"]
+PauseReason = Literal["manual", "error", "budget", "rate_limit", "no_progress", "approval"]
+CancelReason = Literal["manual", "system", "error"]
+AgentName = Literal["codex", "command"]
+
+MAX_TEXT = 4096
+"""Longest free text of a config (characters): enough for any path, pattern or model name, small in every listing."""
+
+_NUL = "\x00"
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+ShortText = Annotated[str, Field(min_length=1, max_length=256)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
+
+
+class CompletionConfig(Wire):
+    """When the work log says that the work is done."""
+
+    pattern: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    """Regular expression, searched line by line in what this run wrote to codys-log.md; null = the stop file only."""
+    scan_tail_lines: Annotated[Int, Field(ge=1, le=10_000)] = 50
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                re.compile(value)
+            except (re.error, RecursionError, OverflowError) as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+
+class WatchConfig(Wire):
+    """Which files of the workspace are reported: globs relative to workingDir, `**` crosses folders."""
+
+    include: Annotated[list[Text], Field(max_length=100)] = ["**"]
+    exclude: Annotated[list[Text], Field(max_length=100)] = [
+        ".git/**",
+        "**/node_modules/**",
+        "**/.venv/**",
+        "**/__pycache__/**",
+        "**/.mypy_cache/**",
+        "**/.pytest_cache/**",
+        "**/.ruff_cache/**",
+        "**/target/**",
+        "**/*.pyc",
+    ]
+
+
+class Budget(Wire):
+    """Limits of one turn. A limit that is null does not apply."""
+
+    max_turn_sec: Annotated[Seconds, Field(gt=0, le=604_800)] | None = 3600.0
+    """Wall time of one turn."""
+    max_idle_sec: Annotated[Seconds, Field(gt=0, le=604_800)] | None = 900.0
+    """Time without a byte from the agent and without a change in the workspace."""
+
+
+class RunConfig(Wire):
+    """How a run works. Everything but workingDir has a default."""
+
+    working_dir: Text
+    """Absolute path of the repository the agent works in."""
+    loop_delay_sec: Annotated[Seconds, Field(ge=0, le=86_400)] = 2.0
+    """Pause between two turns."""
+    model: ShortText | None = None
+    """The agent's model; null = the agent's own default."""
+    reasoning: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] | None = None
+    """Reasoning effort, as the agent names it (codex: minimal, low, medium, high, xhigh)."""
+    approval: Literal["never", "on-request", "on-failure", "untrusted"] = "never"
+    sandbox: Literal["read-only", "workspace-write", "danger-full-access"] = "workspace-write"
+    completion: CompletionConfig = CompletionConfig()
+    watch: WatchConfig = WatchConfig()
+    max_turns: Annotated[Int, Field(ge=1, le=1_000_000)] | None = None
+    """The run completes after so many turns; null = no limit."""
+    env: Annotated[dict[str, Annotated[str, Field(max_length=32_768)]], Field(max_length=200)] = {}
+    """Added to the agent's environment."""
+    agent: AgentName = "codex"
+    command: Annotated[list[Annotated[str, Field(max_length=32_768)]], Field(min_length=1, max_length=1000)] | None = (
+        None
+    )
+    """The program and its arguments; for agent `command` only. It reads the prompt on stdin."""
+    harness_dir: Text = ".cody-harness"
+    """The harness folder, relative to workingDir and inside it."""
+    session: Literal["fresh", "resume"] = "fresh"
+    """`fresh`: each turn is a new conversation; `resume`: each turn goes on in the conversation of the one before."""
+    budget: Budget = Budget()
+    grace_period_sec: Annotated[Seconds, Field(ge=0, le=600)] | None = None
+    """Time between SIGTERM and SIGKILL; null = the server's CODY_GRACE_SEC."""
+
+    @field_validator("working_dir", "harness_dir", "model")
+    @classmethod
+    def _no_nul(cls, value: str | None) -> str | None:
+        if value is not None and _NUL in value:
+            raise ValueError("contains a NUL byte")
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _not_a_flag(cls, value: str | None) -> str | None:
+        if value is not None and (value.startswith("-") or not value.isprintable()):
+            raise ValueError("a model name is printable and does not start with '-'")
+        return value
+
+    @field_validator("command")
+    @classmethod
+    def _runnable(cls, value: list[str] | None) -> list[str] | None:
+        if value is not None and (not value[0] or any(_NUL in part for part in value)):
+            raise ValueError("the first part is the program; no part has a NUL byte")
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _names(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, content in value.items():
+            if not _ENV_NAME.match(name):
+                raise ValueError(f"{name[:80]!r} is not a name of an environment variable")
+            if _NUL in content:
+                raise ValueError(f"the value of {name} has a NUL byte")
+        return value
+
+    @model_validator(mode="after")
+    def _command_belongs_to_its_agent(self) -> RunConfig:
+        if self.agent == "command" and self.command is None:
+            raise ValueError("agent 'command' needs config.command: the program and its arguments")
+        if self.agent != "command" and self.command is not None:
+            raise ValueError(f"config.command is for agent 'command' only; the agent is {self.agent!r}")
+        return self
+
+
+EpicId = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class StartRunRequest(Wire):
+    """Body of `POST /api/runs/continuous`."""
+
+    epic_id: EpicId
+    config: RunConfig
+
+    @field_validator("epic_id")
+    @classmethod
+    def _one_segment(cls, value: str) -> str:
+        if value in {".", ".."} or "/" in value or "\\" in value or not value.isprintable():
+            raise ValueError("one path segment: no '/', no '\\', not '.' or '..', printable characters only")
+        return value
+
+
+class ControlRequest(Wire):
+    """Body of `POST /api/runs/{id}/control`."""
+
+    action: ControlAction
+    reason: Annotated[str, Field(max_length=500)] | None = None
+
+
+class ReasonRequest(Wire):
+    """Body of `POST /api/runs/{id}/pause`, `/resume`, `/cancel`; may be left out."""
+
+    reason: Annotated[str, Field(max_length=500)] | None = None
+
+
+class ControlAnswer(Wire):
+    run_id: str
+    status: RunStatus
+
+
+class RunStats(Wire):
+    """Sums over the run's turns so far, the turn in progress included."""
+
+    turns: Int = 0
+    """Turns that completed or failed; an interrupted turn is done again and does not count."""
+    tokens: Int = 0
+    input_tokens: Int = 0
+    cached_input_tokens: Int = 0
+    output_tokens: Int = 0
+    files_written: Int = 0
+    """Distinct paths written in each turn, summed over the turns."""
+    tests_passed: Int = 0
+    tests_failed: Int = 0
+
+
+CompletionSource = Literal["stop_file", "log_pattern", "max_turns"]
+
+
+class CompletionState(Wire):
+    detected: bool = False
+    line: str | None = None
+    """The line that matched, or the first line of the stop file."""
+    source: CompletionSource | None = None
+
+
+class RunError(Wire):
+    code: str
+    message: str
+    retryable: bool = False
+    """True: the same run, started again, may well succeed (rate limit, network, provider down)."""
+
+
+class RunSummary(Wire):
+    """One row of the listing."""
+
+    run_id: str
+    status: RunStatus
+    reason: str | None = None
+    created_at: str
+    updated_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    epic_id: str
+    stream_key: str
+    working_dir: str
+    agent: AgentName
+    pid: Int | None = None
+    """The agent's process, while a turn runs."""
+    worker_id: str | None = None
+    host: str | None = None
+    current_turn: Int | None = None
+    stats: RunStats = RunStats()
+    completion: CompletionState = CompletionState()
+    error: RunError | None = None
+    subscribers: Int = 0
+    fence: Int = 0
+
+
+class RunSnapshot(RunSummary):
+    """All that is known of a run."""
+
+    config: RunConfig
+
+
+class StartRunAnswer(Wire):
+    run_id: str
+    stream_key: str
+    meta: RunSnapshot
+
+
+class RunPage(Wire):
+    runs: list[RunSummary]
+    next_cursor: str | None = None
+
+
+TurnStatus = Literal["running", "completed", "failed", "interrupted"]
+
+
+class TokenUsage(Wire):
+    """Tokens of one turn (or of one report). `total_tokens` = input + output."""
+
+    input_tokens: Annotated[Int, Field(ge=0)] = 0
+    cached_input_tokens: Annotated[Int, Field(ge=0)] = 0
+    output_tokens: Annotated[Int, Field(ge=0)] = 0
+    reasoning_tokens: Annotated[Int, Field(ge=0)] = 0
+    total_tokens: Annotated[Int, Field(ge=0)] = 0
+
+
+class TurnRecord(Wire):
+    """What remains of one turn."""
+
+    run_id: str
+    turn: Int
+    status: TurnStatus
+    started_at: str
+    finished_at: str | None = None
+    duration_ms: Int | None = None
+    pid: Int | None = None
+    fence: Int = 0
+    response_id: str
+    thread_id: str | None = None
+    exit_code: Int | None = None
+    token_usage: TokenUsage = TokenUsage()
+    files: list[str] = []
+    """Distinct paths written, in order, at most 200."""
+    files_written: Int = 0
+    tests_passed: Int = 0
+    tests_failed: Int = 0
+    last_message: str | None = None
+    """The agent's last message, cut at 4 KiB."""
+    output_bytes: Int = 0
+    error: RunError | None = None
+
+
+class TurnPage(Wire):
+    turns: list[TurnRecord]
+
+
+class PromptAnswer(Wire):
+    run_id: str
+    prompt: str
+    sha256: str
+    bytes: Int
+
+
+class ErrorDetail(Wire):
+    code: str
+    message: str
+    details: dict[str, object] | None = None
+
+
+class ErrorAnswer(Wire):
+    """Every error of the API."""
+
+    error: ErrorDetail

@@ -1,0 +1,103 @@
+"""Logs: one line an event, on stderr; stdout belongs to what a program answers.
+
+A terminal gets `key=value` lines, anything else one JSON object a line. Records of the standard library's logging (uvicorn,
+asyncio) leave by the same way. Tracebacks come without the values of local variables: those may be prompts or secrets.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated, Any, Literal, TextIO
+
+import orjson
+import structlog
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from structlog.typing import Processor
+
+from cody.errors import ConfigurationError
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
+
+
+class _LogSettings(BaseSettings):
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    level: Annotated[LogLevel, Field(validation_alias="CODY_LOG_LEVEL")] = "info"
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return (value.lower() or "info") if isinstance(value, str) else value
+
+
+def log_level() -> LogLevel:
+    """The level that CODY_LOG_LEVEL asks for; raises ConfigurationError."""
+    try:
+        return _LogSettings().level
+    except ValidationError:
+        raise ConfigurationError("CODY_LOG_LEVEL: use debug, info, warning, error or critical") from None
+
+
+class _Lines:
+    """Writes finished lines. A reader of stderr that went away must not end a run: what it would have read is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+    debug = info = warning = error = critical = exception = fatal = log = msg
+
+
+class _StandardHandler(logging.Handler):
+    """Takes the records of the standard library's logging to the same lines."""
+
+    def __init__(self, lines: _Lines) -> None:
+        super().__init__()
+        self._lines = lines
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._lines.msg(self.format(record))
+
+
+def _json(event: Any, **_: Any) -> str:
+    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+
+
+def configure_logs(level: LogLevel, *, stream: TextIO | None = None) -> None:
+    """From here on every log line of this process goes to `stream` (default: stderr), from this level up."""
+    target = sys.stderr if stream is None else stream
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+    ]
+    render: list[Processor]
+    if target.isatty():
+        render = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback, timestamp_key="ts")]
+    else:
+        render = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+    lines = _Lines(target)
+    structlog.configure(
+        processors=[*shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=lambda *_: lines,
+        cache_logger_on_first_use=True,
+    )
+    handler = _StandardHandler(lines)
+    without_record: Processor = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(processors=[without_record, *render], foreign_pre_chain=shared)
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    # Libraries speak of their own doings at info: of use to no one who runs agents.
+    root.setLevel(max(threshold, logging.WARNING))

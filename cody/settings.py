@@ -1,0 +1,132 @@
+"""Cody's settings: the only reader of the environment and of cody.toml.
+
+Order: a flag, the environment (`CODY_*`, `REDIS_URL`, ...), `cody.toml` in the state folder, the default.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from cody.errors import ConfigurationError
+
+DEFAULT_PORT = 8899
+
+
+def _names(*names: str) -> AliasChoices:
+    return AliasChoices(*names)
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with its default. Durations are in the unit the name says."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    host: Annotated[str, Field(validation_alias=_names("CODY_HOST"))] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535, validation_alias=_names("CODY_PORT"))] = DEFAULT_PORT
+    url: Annotated[str | None, Field(validation_alias=_names("CODY_URL"))] = None
+    """Where the CLI finds the server; null = what the running server wrote into the state folder."""
+    state_dir: Annotated[Path, Field(validation_alias=_names("CODY_STATE_DIR"))] = Field(
+        default_factory=lambda: platformdirs.user_state_path("cody")
+    )
+    workspace_roots: Annotated[tuple[Path, ...], NoDecode, Field(validation_alias=_names("CODY_WORKSPACE_ROOTS"))] = ()
+    allow_danger: Annotated[bool, Field(validation_alias=_names("CODY_ALLOW_DANGER"))] = False
+    codex_bin: Annotated[str | None, Field(validation_alias=_names("CODY_CODEX_BIN"))] = None
+    redis_url: Annotated[str | None, Field(validation_alias=_names("REDIS_URL"))] = None
+    redis_server: Annotated[str | None, Field(validation_alias=_names("CODY_REDIS_SERVER"))] = None
+    embedded_redis: Annotated[bool, Field(validation_alias=_names("CODY_EMBEDDED_REDIS"))] = True
+    lock_ttl_ms: Annotated[int, Field(ge=500, le=600_000, validation_alias=_names("CODY_LOCK_TTL_MS"))] = 15_000
+    sse_keepalive_s: Annotated[float, Field(gt=0, le=3600, validation_alias=_names("CODY_SSE_KEEPALIVE_SEC"))] = 15.0
+    grace_s: Annotated[float, Field(ge=0, le=600, validation_alias=_names("CODY_GRACE_SEC"))] = 5.0
+    on_shutdown: Annotated[Literal["resume", "cancel"], Field(validation_alias=_names("CODY_ON_SHUTDOWN"))] = "resume"
+    """What a stopping server does with its runs: leave them to be taken up again, or cancel them."""
+    idle_exit_s: Annotated[float | None, Field(gt=0, validation_alias=_names("CODY_IDLE_EXIT_SEC"))] = None
+    """The server ends by itself after so long without an active run and without a client; null = never."""
+    run_ttl_s: Annotated[int, Field(ge=60, validation_alias=_names("CODY_RUN_TTL_SEC"))] = 7 * 86_400
+    """How long Redis keeps a run that has ended."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings
+
+    @field_validator("workspace_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(Path(part) for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("redis_url", "redis_server", "codex_bin", "url", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("state_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return Path(os.path.abspath(value.expanduser()))
+
+    @cached_property
+    def server_file(self) -> Path:
+        """Where a running server writes its URL and pid, for the CLI of the same user."""
+        return self.state_dir / "server.json"
+
+    @cached_property
+    def runs_dir(self) -> Path:
+        """Prompts and raw output of every turn, by run."""
+        return self.state_dir / "runs"
+
+
+def _toml_values(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} can't be read: {error}") from error
+    unknown = sorted(set(values) - set(Settings.model_fields))
+    if unknown:
+        known = ", ".join(sorted(Settings.model_fields))
+        raise ConfigurationError(f"{path}: unknown setting {', '.join(unknown)} (known: {known})")
+    return values
+
+
+def load_settings(**flags: Any) -> Settings:
+    """The settings in force; flags that are None do not count. Raises ConfigurationError, naming the setting."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        first = Settings(**given)
+        values = _toml_values(first.state_dir / "cody.toml")
+        from_env = {name for name in Settings.model_fields if name in first.model_fields_set}
+        return Settings(**given, **{name: value for name, value in values.items() if name not in from_env})
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(f"settings: {problems}") from None
+
+
+AGENT_ENVIRONMENT = frozenset(
+    "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TERM TMPDIR XDG_CACHE_HOME XDG_CONFIG_HOME XDG_DATA_HOME XDG_RUNTIME_DIR "
+    "SSL_CERT_FILE SSL_CERT_DIR HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy "
+    "OPENAI_API_KEY OPENAI_BASE_URL ANTHROPIC_API_KEY ANTHROPIC_BASE_URL CODEX_HOME CODEX_API_KEY".split()
+)
+"""What an agent inherits from the server's environment; everything else stays with the server."""
+
+
+def agent_environment() -> dict[str, str]:
+    """The allow-listed part of this process's environment (LC_* included)."""
+    return {name: value for name, value in os.environ.items() if name in AGENT_ENVIRONMENT or name.startswith("LC_")}

@@ -1,0 +1,169 @@
+"""The events of a run in its Redis stream: committed under a fence, read as frames.
+
+A frame is the wire JSON of one event, joined once from the stream's fields and handed to every reader as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import cast
+
+from redis.asyncio import Redis
+
+from cody.contracts.run_events import TERMINAL_EVENTS
+from cody.errors import InvalidRequest
+from cody.store import keys
+from cody.store.scripts import Argument, script
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEvent:
+    """An event that waits to be added; its sequence number is given by its place in the commit."""
+
+    type: str
+    ts: str
+    payload: bytes
+
+
+class Answer(StrEnum):
+    """What the store said to a commit."""
+
+    OK = "ok"
+    DUPLICATE = "duplicate"
+    """All of it was here already: a call repeated after a lost reply."""
+    GAP = "gap"
+    FENCED = "fenced"
+    CONFLICT = "conflict"
+    """The status is not the expected one: a control message came first."""
+    GONE = "gone"
+    """There is no such run any more: Redis was wiped, or the run was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    answer: Answer
+    last_seq: int
+    status: str
+
+
+async def commit(
+    redis: Redis,
+    run_id: str,
+    *,
+    fence: int,
+    first_seq: int,
+    events: Sequence[PendingEvent] = (),
+    meta: Mapping[str, str | int] | None = None,
+    expected_status: str | None = None,
+    turn: tuple[int, bytes] | None = None,
+    end_ttl_s: int | None = None,
+) -> Commit:
+    """Write events, meta and a turn record in one step, or nothing.
+
+    `expected_status`: the commit is refused (CONFLICT) when the status is another by now. `end_ttl_s`: the run ends with
+    this commit, its keys get this TTL. A meta value of '' removes its field.
+    """
+    flat_meta = [part for pair in (meta or {}).items() for part in pair]
+    args: list[Argument] = [
+        fence,
+        first_seq,
+        len(events),
+        len(flat_meta),
+        expected_status or "",
+        turn[0] if turn else "",
+        turn[1] if turn else "",
+        keys.EVENTS_MAXLEN,
+        run_id,
+        "" if end_ttl_s is None else end_ttl_s,
+    ]
+    for event in events:
+        args += (event.type, event.ts, event.payload)
+    args += flat_meta
+    names = [keys.meta(run_id), keys.events(run_id), keys.turns(run_id)]
+    if end_ttl_s is not None:
+        names += [keys.control(run_id), keys.subscribers(run_id)]
+    answer, last_seq, status = await script("commit")(redis, names, args)
+    return Commit(Answer(answer.decode()), int(last_seq), status.decode())
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One event as readers get it, encoded once."""
+
+    id: str
+    """The Redis stream id: what SSE's Last-Event-ID holds."""
+    seq: int
+    terminal: bool
+    sse: bytes
+    """`id: ...` and `data: ...` lines and the empty line: an SSE frame."""
+
+    @property
+    def data(self) -> bytes:
+        """The event as flat wire JSON."""
+        return self.sse[len(self.id) + len(b"id: \ndata: ") : -len(b"\n\n")]
+
+
+_NO_FIELDS = b"{}"
+
+
+def frame(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes]) -> Frame:
+    """The frame of a stream entry; raises KeyError or ValueError for an entry that no Cody wrote."""
+    found = fields if isinstance(fields, Mapping) else dict(zip(fields[::2], fields[1::2], strict=True))
+    kind, payload, seq = found[b"type"], found[b"payload"], found[b"seq"]
+    own = b"}" if payload == _NO_FIELDS else b"," + payload[1:]
+    sse = b'id: %b\ndata: {"type":"%b","ts":"%b","runId":"%b","seq":%b%b\n\n' % (
+        entry_id,
+        kind,
+        found[b"ts"],
+        found[b"runId"],
+        seq,
+        own,
+    )
+    return Frame(entry_id.decode(), int(seq), kind.decode() in TERMINAL_EVENTS, sse)
+
+
+def id_tuple(entry_id: str) -> tuple[int, int]:
+    """A stream id as a pair that compares; raises InvalidRequest for anything that is not one."""
+    milliseconds, _, serial = entry_id.partition("-")
+    ascii_digits = (
+        milliseconds.isascii() and milliseconds.isdigit() and (serial == "" or (serial.isascii() and serial.isdigit()))
+    )
+    if ascii_digits and len(milliseconds) <= 20 and len(serial) <= 20:
+        pair = int(milliseconds), int(serial or 0)
+        if max(pair) < 2**64:
+            return pair
+    raise InvalidRequest(
+        f"{entry_id[:64]!r} is not an event id: use the id of an event, '0' for the oldest kept, or '$' for new ones only",
+        details={"field": "from"},
+    )
+
+
+async def first(redis: Redis, run_id: str) -> Frame | None:
+    """The oldest event that is still kept."""
+    found = cast(list[tuple[bytes, dict[bytes, bytes]]], await redis.xrange(keys.events(run_id), count=1))
+    return frame(*found[0]) if found else None
+
+
+async def last(redis: Redis, run_id: str) -> Frame | None:
+    """The newest event."""
+    found = cast(list[tuple[bytes, dict[bytes, bytes]]], await redis.xrevrange(keys.events(run_id), count=1))
+    return frame(*found[0]) if found else None
+
+
+async def at(redis: Redis, run_id: str, entry_id: str) -> Frame | None:
+    """The event with exactly this id."""
+    found = cast(
+        list[tuple[bytes, dict[bytes, bytes]]], await redis.xrange(keys.events(run_id), min=entry_id, max=entry_id)
+    )
+    return frame(*found[0]) if found else None
+
+
+async def after(redis: Redis, run_id: str, entry_id: str, *, count: int = 1000) -> list[Frame]:
+    """Up to `count` events that come after `entry_id` ('0' = from the oldest kept)."""
+    found = cast(
+        list[tuple[bytes, dict[bytes, bytes]]],
+        await redis.xrange(keys.events(run_id), min=f"({entry_id}", count=count),
+    )
+    return [frame(*entry) for entry in found]

@@ -1,0 +1,88 @@
+"""Every key that Cody has in Redis: its name, type, and what bounds it. Nothing else in the project spells a key."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+PREFIX = "codi:api"
+INDEX = f"{PREFIX}:runs:index"
+
+EVENTS_MAXLEN = 50_000
+"""Approximate: Redis trims whole nodes, so a stream may hold some hundred entries more."""
+CTL_MAXLEN = 1_000
+WAKE_TTL_S = 120
+
+
+def events(run_id: str) -> str:
+    return f"{PREFIX}:run:{run_id}:events"
+
+
+def control(run_id: str) -> str:
+    return f"{PREFIX}:run:{run_id}:ctl"
+
+
+def meta(run_id: str) -> str:
+    return f"{PREFIX}:run:{run_id}:meta"
+
+
+def lock(run_id: str) -> str:
+    return f"{PREFIX}:run:{run_id}:lock"
+
+
+def subscribers(run_id: str) -> str:
+    return f"{PREFIX}:run:{run_id}:subscribers"
+
+
+def turns(run_id: str) -> str:
+    return f"{PREFIX}:run:{run_id}:turns"
+
+
+def wake(worker_id: str) -> str:
+    return f"{PREFIX}:worker:{worker_id}:wake"
+
+
+def of_run(run_id: str) -> list[str]:
+    """The keys that get a TTL when the run has ended; the lock has one of its own."""
+    return [events(run_id), control(run_id), meta(run_id), subscribers(run_id), turns(run_id)]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRule:
+    """What a key must look like. `always_ttl`: it never lives without one; the others get theirs at the run's end."""
+
+    pattern: re.Pattern[str]
+    type: Literal["stream", "hash", "string", "zset"]
+    always_ttl: bool
+    bound: str
+    max_entries: int | None = None
+
+
+def _rule(
+    shape: str,
+    type: Literal["stream", "hash", "string", "zset"],
+    bound: str,
+    *,
+    always_ttl: bool = False,
+    max_entries: int | None = None,
+) -> KeyRule:
+    pattern = re.compile(re.escape(shape).replace("ID", "[0-9a-f-]{36}") + r"\Z")
+    return KeyRule(pattern, type, always_ttl, bound, max_entries)
+
+
+RULES: tuple[KeyRule, ...] = (
+    _rule(f"{PREFIX}:run:ID:events", "stream", "MAXLEN ~ 50,000", max_entries=EVENTS_MAXLEN + 5_000),
+    _rule(f"{PREFIX}:run:ID:ctl", "stream", "MAXLEN ~ 1,000", max_entries=CTL_MAXLEN + 200),
+    _rule(f"{PREFIX}:run:ID:meta", "hash", "a fixed set of fields", max_entries=64),
+    _rule(f"{PREFIX}:run:ID:turns", "hash", "one record a turn"),
+    _rule(f"{PREFIX}:run:ID:lock", "string", "PX", always_ttl=True),
+    _rule(f"{PREFIX}:run:ID:subscribers", "zset", "expired members are dropped at each read", always_ttl=True),
+    _rule(f"{PREFIX}:worker:ID:wake", "stream", "MAXLEN 1", always_ttl=True, max_entries=2),
+    _rule(INDEX, "zset", "ids of forgotten runs are dropped at each listing"),
+)
+
+
+def rule_for(key: str) -> KeyRule | None:
+    """The rule that a key falls under; None = a key that nobody declared."""
+    return next((rule for rule in RULES if rule.pattern.match(key)), None)

@@ -1,0 +1,40 @@
+-- The one way a worker writes: events, meta, turn record and status together, or nothing.
+-- KEYS: meta, events, turns, then (only with a TTL) the other keys of the run
+-- ARGV: 1 fence, 2 first seq, 3 number of events, 4 number of meta values (fields and values), 5 expected status or '',
+--       6 turn number or '', 7 turn record, 8 maxlen, 9 run id, 10 ttl (s) at the run's end or '',
+--       then type, ts, payload of each event, then meta fields and values
+-- Returns {answer, last seq, status} with answer ok | duplicate | gap | fenced | conflict | gone
+local state = redis.call('HMGET', KEYS[1], 'fence', 'lastSeq', 'status')
+if not state[1] then return {'gone', 0, ''} end
+local last = tonumber(state[2])
+-- A frozen worker that comes back writes nothing: its fence is old.
+if tonumber(state[1]) ~= tonumber(ARGV[1]) then return {'fenced', last, state[3]} end
+local first, count = tonumber(ARGV[2]), tonumber(ARGV[3])
+if count > 0 then
+  if first > last + 1 then return {'gap', last, state[3]} end
+  -- A repeated call after a lost reply: all of it is here already, the meta written with it too.
+  if first + count - 1 <= last then return {'duplicate', last, state[3]} end
+end
+if ARGV[5] ~= '' and ARGV[5] ~= state[3] then return {'conflict', last, state[3]} end
+local at = 11
+for i = 0, count - 1 do
+  local seq = first + i
+  if seq > last then
+    redis.call('XADD', KEYS[2], 'MAXLEN', '~', ARGV[8], '*', 'type', ARGV[at], 'ts', ARGV[at + 1],
+      'runId', ARGV[9], 'seq', seq, 'payload', ARGV[at + 2])
+  end
+  at = at + 3
+end
+if count > 0 then
+  last = first + count - 1
+  redis.call('HSET', KEYS[1], 'lastSeq', last)
+end
+for i = at, at + tonumber(ARGV[4]) - 1, 2 do
+  if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[1], ARGV[i])
+  else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+end
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[3], ARGV[6], ARGV[7]) end
+if ARGV[10] ~= '' then
+  for i = 1, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[10]) end
+end
+return {'ok', last, redis.call('HGET', KEYS[1], 'status')}

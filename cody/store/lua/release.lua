@@ -1,0 +1,3 @@
+-- Gives a lock back; only its owner can.  KEYS: lock   ARGV: worker id
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0

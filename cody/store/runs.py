@@ -1,0 +1,143 @@
+"""Runs in Redis: recorded, read, listed page by page."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from redis.asyncio import Redis
+from structlog import get_logger
+
+from cody.contracts.run import RunConfig, RunPage, RunSnapshot, RunStatus, RunSummary, TurnRecord
+from cody.contracts.run_events import RunQueued, payload_json
+from cody.contracts.wire import utc_text
+from cody.errors import InvalidRequest, NotFound
+from cody.store import keys, meta
+from cody.store.scripts import script
+
+log = get_logger()
+
+LOOKS_PER_PAGE = 10_000
+"""How many runs a filtered page looks at before it answers what it has, with a cursor to go on from."""
+
+
+def text_fields(flat: Iterable[bytes]) -> dict[str, str]:
+    """A hash as redis answers it to a script (field, value, field, value, ...)."""
+    parts = [part.decode("utf-8", "replace") for part in flat]
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+async def create(redis: Redis, run_id: str, *, epic_id: str, config: RunConfig, now_ms: int) -> None:
+    """Record a queued run with its first event (seq 1). Repeating the call changes nothing."""
+    ts = utc_text(now_ms)
+    fields: dict[str, str] = {
+        "createdAt": ts,
+        "updatedAt": ts,
+        "epicId": epic_id,
+        "workingDir": config.working_dir,
+        "agent": config.agent,
+        "config": config.model_dump_json(by_alias=True),
+        "completion.detected": "false",
+    }
+    flat = [part for pair in fields.items() for part in pair]
+    await script("create")(
+        redis,
+        [keys.meta(run_id), keys.events(run_id), keys.INDEX],
+        [run_id, now_ms, "run_queued", ts, payload_json(RunQueued(epic_id=epic_id)), *flat],
+    )
+
+
+async def fields(redis: Redis, run_id: str) -> dict[str, str]:
+    """The raw meta of a run; raises NotFound."""
+    found = cast(dict[bytes, bytes], await redis.hgetall(keys.meta(run_id)))
+    if not found:
+        raise NotFound(f"no run {run_id}: it never existed, or its record has expired (`cody runs` lists what is kept)")
+    return {name.decode(): value.decode("utf-8", "replace") for name, value in found.items()}
+
+
+async def snapshot(redis: Redis, run_id: str, *, now_ms: int) -> RunSnapshot:
+    """All of a run, in one round trip; raises NotFound, MetaCorrupt."""
+    async with redis.pipeline(transaction=False) as pipe:
+        pipe.hgetall(keys.meta(run_id))
+        pipe.zcount(keys.subscribers(run_id), now_ms, "+inf")
+        found, live = await pipe.execute()
+    if not found:
+        raise NotFound(f"no run {run_id}: it never existed, or its record has expired (`cody runs` lists what is kept)")
+    flat = {name.decode(): value.decode("utf-8", "replace") for name, value in found.items()}
+    return meta.snapshot(run_id, flat, int(live))
+
+
+def _cursor_text(position: str) -> str:
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+
+
+def _cursor_position(cursor: str) -> tuple[str, str]:
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        score, run_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(":", 1)
+        return str(int(score)), run_id
+    except (ValueError, binascii.Error):
+        raise InvalidRequest(
+            "cursor: not one that a listing gave (use `nextCursor` as it is)", details={"field": "cursor"}
+        ) from None
+
+
+async def page(
+    redis: Redis,
+    *,
+    limit: int,
+    now_ms: int,
+    status: RunStatus | None = None,
+    epic_id: str | None = None,
+    cursor: str | None = None,
+) -> RunPage:
+    """One page of runs, newest first, in one round trip whatever their number.
+
+    A filtered page looks at LOOKS_PER_PAGE runs at the most: it may be short and still have a cursor. A run whose meta can't
+    be read is left out and logged. Raises InvalidRequest for a cursor that no listing gave.
+    """
+    score, after = _cursor_position(cursor) if cursor else ("+inf", "")
+    position, rows = await script("list")(
+        redis,
+        [keys.INDEX],
+        [limit, status or "", epic_id or "", score, after, f"{keys.PREFIX}:run:", LOOKS_PER_PAGE, now_ms],
+    )
+    found: list[RunSummary] = []
+    for raw_id, live, flat in rows:
+        run_id = raw_id.decode()
+        try:
+            found.append(meta.summary(run_id, text_fields(flat), int(live)))
+        except meta.MetaCorrupt as error:
+            log.warning("run.meta_corrupt", run_id=run_id, error=error.message)
+    return RunPage(runs=found, next_cursor=_cursor_text(position.decode()) if position else None)
+
+
+async def active_ids(redis: Redis) -> list[str]:
+    """Ids of all runs that have not ended, oldest first."""
+    found = cast(Sequence[bytes], await redis.zrange(keys.INDEX, 0, -1))
+    ids = [raw.decode() for raw in found]
+    async with redis.pipeline(transaction=False) as pipe:
+        for run_id in ids:
+            pipe.hget(keys.meta(run_id), "status")
+        statuses = await pipe.execute()
+    ended = {b"completed", b"failed", b"cancelled", None}
+    return [run_id for run_id, status in zip(ids, statuses, strict=True) if status not in ended]
+
+
+async def turn_records(redis: Redis, run_id: str) -> list[TurnRecord]:
+    """The turns of a run in order; raises NotFound."""
+    if not await redis.exists(keys.meta(run_id)):
+        await fields(redis, run_id)
+    raw = cast(Sequence[bytes], await redis.hvals(keys.turns(run_id)))
+    return sorted((TurnRecord.model_validate_json(value) for value in raw), key=lambda record: record.turn)
+
+
+async def turn_record(redis: Redis, run_id: str, turn: int) -> TurnRecord:
+    """One turn; raises NotFound, naming the run or the turn."""
+    raw = cast(bytes | None, await redis.hget(keys.turns(run_id), str(turn)))
+    if raw is None:
+        await fields(redis, run_id)
+        raise NotFound(f"run {run_id} has no turn {turn}")
+    return TurnRecord.model_validate_json(raw)

@@ -1,0 +1,244 @@
+"""The journal of one run under one fence: events in order, in batches, each once.
+
+`emit` is synchronous and never waits: it stamps and encodes the event and leaves it to a writer task. The writer sends at
+once when it is idle and gathers what comes while a write is in flight, so that a quiet run has no delay and a loud one has
+large batches. A write whose reply was lost is repeated with the same sequence numbers: the store answers `duplicate`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from structlog import get_logger
+
+from cody.contracts.run import RunStatus, TurnRecord
+from cody.contracts.run_events import payload_json
+from cody.contracts.wire import utc_text
+from cody.errors import CodyError, Fenced, SequenceGap
+from cody.store.events import Answer, Commit, PendingEvent, commit
+from harness.agents.base import Body
+
+log = get_logger()
+
+BATCH_EVENTS = 500
+BATCH_BYTES = 1 << 20
+BUFFER_BYTES = 64 << 20
+"""While Redis is away so much is kept; then plain output is dropped first, and counted."""
+MAX_BACKOFF_S = 1.0
+
+Meta = Mapping[str, str | int]
+
+
+class StoreLost(CodyError):
+    """The run's record is gone from Redis (wiped or deleted): it can't be continued."""
+
+    code = "store_lost"
+
+
+def now_ms() -> int:
+    """Wall time for people; nothing is decided by it."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What one commit carries. `done` belongs to a transition or a flush that waits for it."""
+
+    events: list[PendingEvent] = field(default_factory=list)
+    meta: dict[str, str | int] = field(default_factory=dict)
+    expected: RunStatus | None = None
+    turn: tuple[int, bytes] | None = None
+    end_ttl_s: int | None = None
+    bytes: int = 0
+    done: asyncio.Future[Commit] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Nothing waits for this batch alone: more may be put into it."""
+        return self.done is None and len(self.events) < BATCH_EVENTS and self.bytes < BATCH_BYTES
+
+
+class Journal:
+    """Writes one run's events, meta and turn records; see the module for the order of things."""
+
+    def __init__(self, redis: Redis, run_id: str, *, fence: int, last_seq: int) -> None:
+        self.run_id = run_id
+        self.fence = fence
+        self.last_seq = last_seq
+        self.dropped_bytes = 0
+        self.failure: CodyError | None = None
+        self._failed = asyncio.Event()
+        self._redis = redis
+        self._queue: deque[_Batch] = deque()
+        self._buffered = 0
+        self._work = asyncio.Event()
+        self._closing = False
+        self._writer = asyncio.create_task(self._write(), name=f"journal {run_id}")
+
+    def emit(self, body: Body) -> None:
+        """Add an event. While Redis has been away so long that the buffer is full, plain output is dropped and counted."""
+        if self.failure is not None:
+            return
+        payload = payload_json(body)
+        if self._buffered > BUFFER_BYTES and body.type == "subprocess_output":
+            self.dropped_bytes += len(payload)
+            return
+        batch = self._open_batch()
+        batch.events.append(PendingEvent(body.type, utc_text(now_ms()), payload))
+        batch.bytes += len(payload)
+        self._buffered += len(payload)
+        self._work.set()
+
+    def set(self, meta: Meta) -> None:
+        """Change meta fields ('' removes one), together with the events before and after."""
+        if self.failure is None:
+            self._open_batch().meta.update(meta)
+            self._work.set()
+
+    def record_turn(self, record: TurnRecord) -> None:
+        """Keep this state of a turn."""
+        if self.failure is not None:
+            return
+        batch = self._open_batch()
+        if batch.turn is not None and batch.turn[0] != record.turn:
+            batch = self._new_batch()
+        batch.turn = record.turn, record.model_dump_json(by_alias=True).encode()
+        self._work.set()
+
+    async def transition(
+        self,
+        expected: RunStatus,
+        target: RunStatus,
+        bodies: Sequence[Body],
+        *,
+        meta: Meta | None = None,
+        end_ttl_s: int | None = None,
+    ) -> bool:
+        """Change the status if it still is `expected`; False when a control message came first (then nothing was written).
+
+        Raises Fenced, SequenceGap, StoreLost. Waits while Redis is away.
+        """
+        if self.failure is not None:
+            raise self.failure
+        batch = self._new_batch()
+        ts = utc_text(now_ms())
+        batch.events = [PendingEvent(body.type, ts, payload_json(body)) for body in bodies]
+        batch.meta = {**(meta or {}), "status": target}
+        batch.expected = expected
+        batch.end_ttl_s = end_ttl_s
+        return (await self._committed(batch)).answer is not Answer.CONFLICT
+
+    async def flush(self) -> None:
+        """Wait until everything emitted so far is in the store; raises what `transition` raises."""
+        if self.failure is not None:
+            raise self.failure
+        await self._committed(self._new_batch())
+
+    async def failed(self) -> CodyError:
+        """Wait for the failure that ends this journal: fenced, a gap, or the record lost."""
+        await self._failed.wait()
+        assert self.failure is not None
+        return self.failure
+
+    async def close(self) -> None:
+        """End the writer; what was not flushed is not written."""
+        self._closing = True
+        self._writer.cancel()
+        await asyncio.gather(self._writer, return_exceptions=True)
+        self._fail(Fenced(f"the journal of run {self.run_id} is closed"), quiet=True)
+
+    async def _committed(self, batch: _Batch) -> Commit:
+        batch.done = asyncio.get_running_loop().create_future()
+        self._work.set()
+        return await batch.done
+
+    def _new_batch(self) -> _Batch:
+        batch = _Batch()
+        self._queue.append(batch)
+        return batch
+
+    def _open_batch(self) -> _Batch:
+        if self._queue and self._queue[-1].is_open:
+            return self._queue[-1]
+        return self._new_batch()
+
+    async def _write(self) -> None:
+        while True:
+            await self._work.wait()
+            while self._queue:
+                # Taken out before it is sent: what is emitted meanwhile gathers in the next one.
+                batch = self._queue.popleft()
+                try:
+                    answer = await self._send(batch)
+                except CodyError as error:
+                    if batch.done is not None and not batch.done.done():
+                        batch.done.set_exception(error)
+                    self._fail(error)
+                    return
+                self._buffered -= batch.bytes
+                if batch.done is not None and not batch.done.done():
+                    batch.done.set_result(answer)
+            self._work.clear()
+
+    async def _send(self, batch: _Batch) -> Commit:
+        """One commit, repeated until Redis answers."""
+        backoff_s = 0.0
+        while True:
+            try:
+                answer = await commit(
+                    self._redis,
+                    self.run_id,
+                    fence=self.fence,
+                    first_seq=self.last_seq + 1,
+                    events=batch.events,
+                    meta={**batch.meta, "updatedAt": utc_text(now_ms())},
+                    expected_status=batch.expected,
+                    turn=batch.turn,
+                    end_ttl_s=batch.end_ttl_s,
+                )
+            except (RedisError, OSError, TimeoutError) as error:
+                if backoff_s == 0.0:
+                    log.warning(
+                        "journal.write_failed", run_id=self.run_id, error=str(error)[:300], buffered=self._buffered
+                    )
+                backoff_s = min(MAX_BACKOFF_S, max(0.05, backoff_s * 2))
+                await asyncio.sleep(backoff_s)
+                continue
+            return self._judge(answer, batch)
+
+    def _judge(self, answer: Commit, batch: _Batch) -> Commit:
+        match answer.answer:
+            case Answer.OK | Answer.DUPLICATE:
+                self.last_seq += len(batch.events)
+            case Answer.CONFLICT:
+                pass
+            case Answer.FENCED:
+                raise Fenced(f"run {self.run_id} was taken over by another worker (fence {self.fence} is old)")
+            case Answer.GONE:
+                raise StoreLost(f"the record of run {self.run_id} is gone from Redis")
+            case Answer.GAP:
+                raise SequenceGap(
+                    f"run {self.run_id}: the store ends at event {answer.last_seq}, the next one is {self.last_seq + 1}: "
+                    "events that were accepted are missing (was Redis restored from an older state?)"
+                )
+        return answer
+
+    def _fail(self, error: CodyError, *, quiet: bool = False) -> None:
+        if self.failure is not None:
+            return
+        self.failure = error
+        if not quiet:
+            log.error("journal.failed", run_id=self.run_id, fence=self.fence, error=error.message)
+        for batch in self._queue:
+            if batch.done is not None and not batch.done.done():
+                batch.done.set_exception(error)
+                if quiet:
+                    batch.done.exception()
+        self._queue.clear()
+        self._failed.set()

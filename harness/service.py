@@ -1,0 +1,256 @@
+"""Runs of this process: started, found, steered, watched, and brought to an orderly stop."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import socket
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from redis.asyncio import Redis
+from structlog import get_logger
+
+from cody.contracts.run import (
+    ControlAction,
+    ControlAnswer,
+    PromptAnswer,
+    RunPage,
+    RunSnapshot,
+    RunStatus,
+    StartRunAnswer,
+    StartRunRequest,
+    TurnPage,
+    TurnRecord,
+)
+from cody.contracts.wire import utc_text
+from cody.errors import CodyError, Forbidden, NotFound, StoreUnavailable
+from cody.settings import Settings
+from cody.store import control, runs, subscribers
+from cody.store.availability import store_calls
+from cody.store.connection import ServerFacts, StoreServer, check, connect, open_store_server
+from cody.store.events import Frame
+from harness import epic, prompt
+from harness.crew import Crew
+from harness.journal import now_ms
+from harness.sweep import become_subreaper
+from harness.tail import Cursor, TailHub
+
+log = get_logger()
+
+NO_STORE = "there is no Redis: CODY_EMBEDDED_REDIS is off and REDIS_URL is not set. Set REDIS_URL, or let Cody start a server of its own"
+LOW_DISK_BYTES = 200 << 20
+SUBSCRIBER_TTL_KEEPALIVES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether runs can be started, each check in plain words, and what works but is weaker than it should be."""
+
+    ready: bool
+    checks: dict[str, str]
+    degraded: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """What there is when there is a store."""
+
+    redis: Redis
+    facts: ServerFacts
+    crew: Crew
+    tails: TailHub
+
+
+class RunService:
+    """All that the API, and tests, do with runs. Made by `open`."""
+
+    def __init__(self, settings: Settings, parts: _Open | None) -> None:
+        self._settings = settings
+        self._parts = parts
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[RunService]:
+        """The service on its store; runs that have no owner are taken up. Raises StoreUnavailable, ConfigurationError."""
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings.runs_dir.mkdir(mode=0o700, exist_ok=True)
+        become_subreaper()
+        server = await open_store_server(
+            redis_url=settings.redis_url,
+            redis_server=settings.redis_server,
+            embedded=settings.embedded_redis,
+            state_dir=settings.state_dir,
+        )
+        if server is None:
+            log.warning("store.off", reason=NO_STORE)
+            yield cls(settings, None)
+            return
+        try:
+            async with _parts(settings, server) as parts:
+                yield cls(settings, parts)
+        finally:
+            await server.aclose()
+
+    @property
+    def available(self) -> bool:
+        """False: there is no store, and every call about runs raises StoreUnavailable."""
+        return self._parts is not None
+
+    @property
+    def active_runs(self) -> int:
+        """Runs that this process works on, those that are paused included."""
+        return len(self._parts.crew.workers) if self._parts else 0
+
+    @property
+    def _store(self) -> _Open:
+        if self._parts is None:
+            raise StoreUnavailable(NO_STORE)
+        return self._parts
+
+    async def start(self, request: StartRunRequest) -> StartRunAnswer:
+        """Record a run and begin to work on it in the background; raises InvalidRequest, Forbidden, StoreUnavailable."""
+        store = self._store
+        self._check_allowed(request)
+        await asyncio.to_thread(epic.locate, request.config, request.epic_id)
+        run_id = str(uuid.uuid4())
+        with store_calls("start a run"):
+            await runs.create(store.redis, run_id, epic_id=request.epic_id, config=request.config, now_ms=now_ms())
+            snapshot = await runs.snapshot(store.redis, run_id, now_ms=now_ms())
+        log.info("run.queued", run_id=run_id, epic_id=request.epic_id, agent=request.config.agent)
+        store.crew.take(run_id)
+        return StartRunAnswer(run_id=run_id, stream_key=snapshot.stream_key, meta=snapshot)
+
+    def _check_allowed(self, request: StartRunRequest) -> None:
+        config = request.config
+        if config.sandbox == "danger-full-access" and not self._settings.allow_danger:
+            raise Forbidden(
+                "config.sandbox: danger-full-access lets the agent change anything on this machine; the server allows it only "
+                "when it was started with --allow-danger",
+                details={"field": "config.sandbox"},
+            )
+        roots = [Path(root).resolve() for root in self._settings.workspace_roots]
+        if roots and not any(Path(config.working_dir).resolve().is_relative_to(root) for root in roots):
+            raise Forbidden(
+                "config.workingDir is not inside a folder that this server works in (--workspace-root)",
+                details={"field": "config.workingDir"},
+            )
+
+    async def page(self, *, limit: int, status: RunStatus | None, epic_id: str | None, cursor: str | None) -> RunPage:
+        """One page of runs, newest first; raises InvalidRequest for a cursor that no listing gave."""
+        with store_calls("list the runs"):
+            return await runs.page(
+                self._store.redis, limit=limit, now_ms=now_ms(), status=status, epic_id=epic_id, cursor=cursor
+            )
+
+    async def snapshot(self, run_id: str) -> RunSnapshot:
+        """All of a run; raises NotFound."""
+        with store_calls(f"read run {run_id}"):
+            return await runs.snapshot(self._store.redis, run_id, now_ms=now_ms())
+
+    async def control(self, run_id: str, action: ControlAction, reason: str | None) -> ControlAnswer:
+        """Accept a control message; raises NotFound, Conflict."""
+        with store_calls(f"{action} run {run_id}"):
+            status = await control.request(self._store.redis, run_id, action, reason=reason, now=utc_text(now_ms()))
+        return ControlAnswer(run_id=run_id, status=status)
+
+    async def turns(self, run_id: str) -> TurnPage:
+        """All turns of a run, in order; raises NotFound."""
+        with store_calls(f"read the turns of run {run_id}"):
+            return TurnPage(turns=await runs.turn_records(self._store.redis, run_id))
+
+    async def turn(self, run_id: str, number: int) -> TurnRecord:
+        """One turn; raises NotFound."""
+        with store_calls(f"read turn {number} of run {run_id}"):
+            return await runs.turn_record(self._store.redis, run_id, number)
+
+    async def output_file(self, run_id: str, number: int) -> Path:
+        """The raw output of a turn on this host; raises NotFound."""
+        record = await self.turn(run_id, number)
+        path = self._store.crew.turn_dir(run_id, record.turn) / "output.log"
+        if not path.is_file():
+            raise NotFound(f"the output of turn {number} of run {run_id} is not on this host ({socket.gethostname()})")
+        return path
+
+    async def prompt(self, run_id: str) -> PromptAnswer:
+        """The prompt that the next turn would get; raises NotFound, InvalidRequest when the epic is gone."""
+        found = await self.snapshot(run_id)
+
+        def assembled() -> str:
+            where = epic.locate(found.config, found.epic_id)
+            turn = (found.current_turn or 0) + 1
+            return prompt.assemble(
+                epic.read(where), epic=where, turn=turn, max_turns=found.config.max_turns, run_id=run_id
+            )
+
+        text = await asyncio.to_thread(assembled)
+        raw = text.encode()
+        return PromptAnswer(run_id=run_id, prompt=text, sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw))
+
+    async def open_stream(self, run_id: str, start: str) -> Cursor:
+        """Where a reader begins; raises NotFound, InvalidRequest, StreamTrimmed."""
+        with store_calls(f"read the events of run {run_id}"):
+            return await self._store.tails.open(run_id, start)
+
+    def follow(self, run_id: str, cursor: Cursor) -> AsyncIterator[list[Frame]]:
+        """Events after the cursor as they come, to the run's end; raises StreamTrimmed."""
+        return self._store.tails.follow(run_id, cursor)
+
+    async def touch_subscriber(self, run_id: str, client_id: str) -> None:
+        """The client is watching; to be repeated at each keepalive."""
+        ttl_ms = int(self._settings.sse_keepalive_s * 1000 * SUBSCRIBER_TTL_KEEPALIVES)
+        with store_calls("count a subscriber"):
+            await subscribers.touch(self._store.redis, run_id, client_id, now_ms=now_ms(), ttl_ms=ttl_ms)
+
+    async def remove_subscriber(self, run_id: str, client_id: str) -> None:
+        """The client went."""
+        with store_calls("forget a subscriber"):
+            await subscribers.remove(self._store.redis, run_id, client_id)
+
+    async def readiness(self) -> Readiness:
+        """Whether runs can be started now, and what is weaker than it should be."""
+        checks: dict[str, str] = {}
+        degraded: list[str] = []
+        ready = True
+        if self._parts is None:
+            checks["redis"], ready = NO_STORE, False
+        else:
+            try:
+                with store_calls("ask Redis how it is"):
+                    facts = await check(self._parts.redis)
+                checks["redis"] = f"ok ({facts.flavour} {facts.version})"
+                if facts.degraded:
+                    degraded.append(facts.degraded)
+            except CodyError as error:
+                checks["redis"], ready = error.message, False
+        free = shutil.disk_usage(self._settings.state_dir).free
+        checks["disk"] = f"ok ({free >> 20} MiB free)"
+        if free < LOW_DISK_BYTES:
+            checks["disk"] = f"only {free >> 20} MiB are free for {self._settings.state_dir}"
+            ready = False
+        return Readiness(ready, checks, degraded)
+
+    async def shutdown(self) -> None:
+        """End every agent within the grace and leave each run to be taken up again, or cancel it, as the settings say."""
+        if self._parts is not None:
+            await self._parts.crew.dismiss(self._settings.on_shutdown)
+
+
+@asynccontextmanager
+async def _parts(settings: Settings, server: StoreServer) -> AsyncIterator[_Open]:
+    redis = connect(server.url)
+    crew = Crew(server.url, redis, settings)
+    tails = TailHub(server.url, redis)
+    tasks = [asyncio.create_task(crew.run(), name="crew"), asyncio.create_task(tails.run(), name="tails")]
+    try:
+        yield _Open(redis, server.facts, crew, tails)
+    finally:
+        await crew.dismiss("resume")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await redis.aclose()

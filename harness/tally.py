@@ -1,0 +1,66 @@
+"""What a turn's events add up to: the numbers of the snapshot and of the turn's record. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cody.contracts.run import RunStats, TokenUsage
+from cody.contracts.run_events import FileWritten, TestRunCompleted, TokenUsageReported
+from harness.agents.base import Body
+
+FILES_KEPT = 200
+
+
+def plus(left: TokenUsage, right: TokenUsage) -> TokenUsage:
+    """The sum, field by field."""
+    return TokenUsage(**{name: getattr(left, name) + getattr(right, name) for name in TokenUsage.model_fields})
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts one turn."""
+
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    written: dict[str, None] = field(default_factory=dict)
+    files_written: int = 0
+    tests_passed: int = 0
+    tests_failed: int = 0
+
+    def add(self, body: Body) -> bool:
+        """Count an event; True when a number changed."""
+        match body:
+            case FileWritten(path=path):
+                if path in self.written:
+                    return False
+                self.files_written += 1
+                # Bounded: a turn that writes a million files is counted, not listed.
+                if len(self.written) < 100_000:
+                    self.written[path] = None
+                return True
+            case TestRunCompleted(passed=passed, failed=failed):
+                self.tests_passed += passed
+                self.tests_failed += failed
+                return True
+            case TokenUsageReported():
+                self.usage = plus(self.usage, TokenUsage(**{n: getattr(body, n) for n in TokenUsage.model_fields}))
+                return True
+            case _:
+                return False
+
+    @property
+    def files(self) -> list[str]:
+        """The first paths written, in order."""
+        return list(self.written)[:FILES_KEPT]
+
+    def on_top_of(self, before: RunStats, *, ended: bool) -> RunStats:
+        """The run's numbers with this turn in them."""
+        return RunStats(
+            turns=before.turns + (1 if ended else 0),
+            tokens=before.tokens + self.usage.total_tokens,
+            input_tokens=before.input_tokens + self.usage.input_tokens,
+            cached_input_tokens=before.cached_input_tokens + self.usage.cached_input_tokens,
+            output_tokens=before.output_tokens + self.usage.output_tokens,
+            files_written=before.files_written + self.files_written,
+            tests_passed=before.tests_passed + self.tests_passed,
+            tests_failed=before.tests_failed + self.tests_failed,
+        )

@@ -1,0 +1,120 @@
+"""What an agent writes, on its way: to the turn's log on disk, through the splitter and the agent's reader, to events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from cody.contracts.run_events import Stream, WarningRaised
+from harness.agents.base import Body, Reading, TurnReader
+from harness.output import LineSplitter, OutputThrottle
+from harness.turn_log import TurnLog
+
+Emit = Callable[[Body], None]
+
+
+class StreamPath:
+    """One of the two streams. `feed` is called with each chunk; everything happens in it, in order."""
+
+    def __init__(self, stream: Stream, reader: TurnReader, log: TurnLog, emit: Emit) -> None:
+        self._stream: Stream = stream
+        self._read: Callable[..., Reading] = reader.stdout_line if stream == "stdout" else reader.stderr_line
+        self._log = log
+        self._emit = emit
+        self._splitter = LineSplitter()
+        self._throttle = OutputThrottle(stream)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._cut_at: int | None = None
+        """Where the rest of a shown line that was too long begins in the stream: counted when its end is known."""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take a chunk as it came."""
+        self._log.append(self._stream, chunk)
+        now = self._loop.time()
+        for line in self._splitter.feed(chunk):
+            self._take(line.data, line.offset, line.truncated, now)
+        self._arm()
+
+    def finish(self) -> None:
+        """The stream has ended: the last line, and what was held back."""
+        now = self._loop.time()
+        for line in self._splitter.flush():
+            self._take(line.data, line.offset, line.truncated, now)
+        self._count_cut(self._splitter.position, now)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for body in self._throttle.finish(now):
+            self._emit(body)
+
+    def _take(self, data: bytes, offset: int, truncated: bool, now: float) -> None:
+        self._count_cut(offset, now)
+        reading = self._read(data, truncated=truncated)
+        for body in reading.events:
+            self._emit(body)
+        if reading.is_output:
+            for body in self._throttle.add(data, self._log.offset_of(self._stream, offset), now):
+                self._emit(body)
+
+        if truncated and reading.is_output:
+            self._cut_at = offset + len(data)
+
+    def _count_cut(self, end: int, now: float) -> None:
+        if self._cut_at is not None:
+            self._throttle.drop(end - self._cut_at, self._log.offset_of(self._stream, self._cut_at), now)
+            self._cut_at = None
+
+    def _arm(self) -> None:
+        due = self._throttle.next_due()
+        if due is not None and self._timer is None:
+            self._timer = self._loop.call_at(due, self._on_due)
+
+    def _on_due(self) -> None:
+        self._timer = None
+        for body in self._throttle.due(self._loop.time()):
+            self._emit(body)
+        self._arm()
+
+
+class TurnOutput:
+    """Both streams of one turn and their log."""
+
+    def __init__(self, reader: TurnReader, log: TurnLog, emit: Emit, on_activity: Callable[[], None]) -> None:
+        self._log = log
+        self._emit = emit
+        self._on_activity = on_activity
+        self._out = StreamPath("stdout", reader, log, emit)
+        self._err = StreamPath("stderr", reader, log, emit)
+        self._told_full = False
+
+    def stdout(self, chunk: bytes) -> None:
+        self._on_activity()
+        self._out.feed(chunk)
+        self._tell_lost()
+
+    def stderr(self, chunk: bytes) -> None:
+        self._on_activity()
+        self._err.feed(chunk)
+        self._tell_lost()
+
+    @property
+    def size(self) -> int:
+        """Bytes in the log."""
+        return self._log.size
+
+    def finish(self) -> None:
+        """Both streams have ended."""
+        self._out.finish()
+        self._err.finish()
+        self._log.close()
+
+    def _tell_lost(self) -> None:
+        if self._log.lost_bytes and not self._told_full:
+            self._told_full = True
+            self._emit(
+                WarningRaised(
+                    code="turn_log_incomplete",
+                    message=f"the turn's output can't be written to {self._log.path}: disk full?",
+                )
+            )

@@ -1,0 +1,53 @@
+"""What a run does next: pure decisions over what is known when a turn has ended, or before one begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cody.contracts.run import CompletionSource, RunConfig, RunError, RunStats, RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The work is done, and what says so."""
+
+    source: CompletionSource
+    line: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NextTurn:
+    """Go on, after the delay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    completion: Completion
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    error: RunError
+
+
+Step = NextTurn | Complete | Fail
+
+
+def after_turn(*, config: RunConfig, stats: RunStats, found: Completion | None, error: RunError | None) -> Step:
+    """The step after a turn that ended by itself.
+
+    A stop file or a matching log counts even when the agent's process then failed: the work is done. A failed turn ends
+    the run; its error says whether starting it again is worth it. `stats` has this turn in it.
+    """
+    if found is not None:
+        return Complete(found)
+    if error is not None:
+        return Fail(error)
+    if config.max_turns is not None and stats.turns >= config.max_turns:
+        return Complete(Completion("max_turns", f"{stats.turns} of {config.max_turns} turns made"))
+    return NextTurn()
+
+
+def may_take_turn(status: RunStatus) -> bool:
+    """Only a running run takes turns; one that is to pause, is paused or is to end does not."""
+    return status == "running"

@@ -1,0 +1,260 @@
+"""The loop of one run: turns, pause, resume, cancel, delay, the end. One worker owns a run, under one fence.
+
+Control messages come in through `control`, in the order the store accepted them; the store has already changed the status
+when a message arrives. So a change that the worker wants is made only if the status still is the one it knows: else a
+message is on its way, and the worker decides again after applying it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from structlog import get_logger
+
+from cody.contracts.lifecycle import REQUESTED, LifecycleEvent, next_status
+from cody.contracts.run import CompletionState, RunError, RunStats, RunStatus
+from cody.contracts.run_events import (
+    CompletionDetected,
+    RunCancelled,
+    RunCancelling,
+    RunCompleted,
+    RunFailed,
+    RunPaused,
+    RunPausing,
+    RunResumed,
+    RunStarted,
+)
+from cody.contracts.wire import utc_text
+from cody.errors import CodyError, Fenced, IllegalTransition
+from cody.store import meta
+from cody.store.control import ControlMessage
+from harness.agents.base import Body
+from harness.journal import Journal, Meta, now_ms
+from harness.turn import InterruptReason, Turn, TurnEnd, TurnMaker
+from harness.verdict import Complete, Completion, Fail, NextTurn, Step, after_turn, may_take_turn
+
+log = get_logger()
+
+ShutdownMode = Literal["resume", "cancel"]
+
+
+@dataclass(slots=True)
+class RunState:
+    """What the worker knows of its run."""
+
+    run_id: str
+    status: RunStatus
+    stats: RunStats
+    turns_begun: int
+    """Turns of any outcome, this one included: the number of the last turn."""
+    end_ttl_s: int
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class _Inbox:
+    waiting: deque[ControlMessage] = field(default_factory=deque)
+    in_transition: bool = False
+
+
+class RunWorker:
+    """Drives one run until it has ended, the server shuts down, or another worker took it."""
+
+    def __init__(self, state: RunState, journal: Journal, turns: TurnMaker, *, worker_id: str, host: str) -> None:
+        self.state = state
+        self._worker_id = worker_id
+        self._host = host
+        self._journal = journal
+        self._turns = turns
+        self._turn: Turn | None = None
+        self._inbox = _Inbox()
+        self._changed = asyncio.Event()
+        self._leaving = asyncio.Event()
+
+    @property
+    def turn(self) -> Turn | None:
+        """The turn that is being made."""
+        return self._turn
+
+    async def run(self) -> None:
+        """Work until the run has ended or is left to another worker; never raises but for cancellation."""
+        work = asyncio.create_task(self._loop(), name=f"run {self.state.run_id}")
+        lost = asyncio.create_task(self._journal.failed())
+        try:
+            await asyncio.wait({work, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                # Fenced, or the record is gone: the agent ends now, nothing more is written.
+                log.error("run.lost", run_id=self.state.run_id, error=lost.result().message)
+                self.leave("fenced")
+            await work
+        except CodyError as error:
+            log.error("run.abandoned", run_id=self.state.run_id, code=error.code, error=error.message)
+        except Exception as error:
+            # A defect of Cody's own ends this run in a known state and no other.
+            log.exception("run.crashed", run_id=self.state.run_id)
+            await self._crash(error)
+        finally:
+            lost.cancel()
+            if not work.done():
+                work.cancel()
+            await asyncio.gather(work, lost, return_exceptions=True)
+
+    async def _crash(self, error: Exception) -> None:
+        message = f"a defect in Cody ended the run ({type(error).__name__}: {str(error)[:300]}): see the server's log"
+        with contextlib.suppress(CodyError):
+            while not await self._fail(RunError(code="internal", message=message, retryable=True)):
+                if self.state.status == "cancelling":
+                    await self._end("cancel_acknowledged", [RunCancelled(reason="error")], {})
+                    return
+
+    def leave(self, reason: InterruptReason) -> None:
+        """Stop here and leave the run as it is, for whoever takes it up again."""
+        self._leaving.set()
+        self._changed.set()
+        self._interrupt(reason)
+
+    def control(self, message: ControlMessage) -> None:
+        """Apply a control message; each message is given once, in order."""
+        self._inbox.waiting.append(message)
+        if not self._inbox.in_transition:
+            self._apply_waiting()
+
+    def _apply_waiting(self) -> None:
+        while self._inbox.waiting:
+            message = self._inbox.waiting.popleft()
+            try:
+                target = next_status(self.state.status, REQUESTED[message.action])
+            except IllegalTransition as error:
+                log.error("control.illegal", run_id=self.state.run_id, message_id=message.id, error=error.message)
+                continue
+            self.state.status, self.state.reason = target, message.reason
+            self._journal.emit(_requested(message))
+            self._journal.set({"ctlCursor": message.id, "workerStatus": target})
+            log.info("run.control", run_id=self.state.run_id, action=message.action, status=target)
+            if message.action == "cancel":
+                self._interrupt("cancel")
+            self._changed.set()
+
+    def _interrupt(self, reason: InterruptReason) -> None:
+        if self._turn is not None:
+            self._turn.interrupt(reason)
+
+    async def _loop(self) -> None:
+        while not self._leaving.is_set():
+            match self.state.status:
+                case "running":
+                    await self._take_turn()
+                case "pausing":
+                    reason = self.state.reason or "manual"
+                    await self._change("pause_acknowledged", [RunPaused(reason=reason)], {})
+                case "paused":
+                    await self._wait(None)
+                case "cancelling":
+                    await self._end("cancel_acknowledged", [RunCancelled(reason=self.state.reason or "manual")], {})
+                case "queued":
+                    started = RunStarted(worker_id=self._worker_id, host=self._host, fence=self._journal.fence)
+                    await self._change("worker_started", [started], {"startedAt": utc_text(now_ms())})
+                case _:
+                    return
+        await self._flush()
+
+    async def _flush(self) -> None:
+        with contextlib.suppress(Fenced):
+            await self._journal.flush()
+
+    async def _take_turn(self) -> None:
+        number = self.state.turns_begun + 1
+        self.state.turns_begun = number
+        self._turn = self._turns.make(number, self.state.stats)
+        try:
+            end = await self._turn.run()
+        finally:
+            self._turn = None
+        self.state.stats = end.stats
+        if end.interrupted is not None:
+            return
+        if self.state.status == "cancelling":
+            return
+        await self._go_on(end)
+
+    async def _go_on(self, end: TurnEnd) -> None:
+        step = after_turn(config=self._turns.config, stats=end.stats, found=end.completion, error=end.error)
+        while not await self._try(step):
+            # A control message came first: a cancel ends the run instead, after a pause the step still holds.
+            if self.state.status == "cancelling" or self._leaving.is_set():
+                return
+        if isinstance(step, NextTurn) and may_take_turn(self.state.status):
+            await self._wait(self._turns.config.loop_delay_sec)
+
+    async def _try(self, step: Step) -> bool:
+        match step:
+            case NextTurn():
+                return True
+            case Complete(completion=completion):
+                return await self._complete(completion)
+            case Fail(error=error):
+                return await self._fail(error)
+
+    async def _complete(self, found: Completion) -> bool:
+        state = CompletionState(detected=True, line=found.line, source=found.source)
+        bodies: list[Body] = [
+            CompletionDetected(source=found.source, line=found.line),
+            RunCompleted(source=found.source, line=found.line),
+        ]
+        return await self._end("run_completed", bodies, meta.completion_fields(state))
+
+    async def _fail(self, error: RunError) -> bool:
+        return await self._end("run_failed", [RunFailed(error=error)], meta.error_fields(error))
+
+    async def _end(self, event: LifecycleEvent, bodies: Sequence[Body], fields: Meta) -> bool:
+        done = {**fields, "finishedAt": utc_text(now_ms()), "pid": ""}
+        ended = await self._change(event, bodies, done, end_ttl_s=self.state.end_ttl_s)
+        if ended:
+            log.info("run.ended", run_id=self.state.run_id, status=self.state.status)
+        return ended
+
+    async def _change(
+        self, event: LifecycleEvent, bodies: Sequence[Body], fields: Meta, *, end_ttl_s: int | None = None
+    ) -> bool:
+        """Move to the next status; False when a control message came first, which then is applied."""
+        known = self.state.status
+        target = next_status(known, event)
+        self._inbox.in_transition = True
+        try:
+            changed = await self._journal.transition(
+                known, target, bodies, meta={**fields, "workerStatus": target}, end_ttl_s=end_ttl_s
+            )
+            if changed:
+                self.state.status = target
+        finally:
+            self._inbox.in_transition = False
+        self._changed.clear()
+        self._apply_waiting()
+        if not changed and self.state.status == known and not self._leaving.is_set():
+            # The message that changed the status in the store is on its way to us.
+            await self._changed.wait()
+        return changed
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Wait for a control message, at most so long; None = as long as it takes."""
+        self._changed.clear()
+        if self._leaving.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+
+
+def _requested(message: ControlMessage) -> Body:
+    match message.action:
+        case "pause":
+            return RunPausing(reason=message.reason or "manual")
+        case "resume":
+            return RunResumed(reason=message.reason)
+        case "cancel":
+            return RunCancelling(reason=message.reason or "manual")

@@ -1,0 +1,156 @@
+"""One HTTP connection: uvicorn's, plus what a server of long streams needs of it (uvicorn 0.54, httptools)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import uvicorn
+from starlette.types import Scope
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from server.guards import with_security
+from server.problems import Problem
+
+MAX_HEAD_BYTES = 64 << 10
+"""Request line and headers together; httptools itself has no limit."""
+MAX_MESSAGE_BYTES = 16 << 20
+"""A whole request. A body that was refused is still read, and forgotten, up to here, so that its sender gets to the answer."""
+
+
+class Connection(Protocol):
+    """What an answer may know of, and do to, the connection it goes out on."""
+
+    @property
+    def is_stuck(self) -> bool:
+        """The client reads slower than we write: the next send waits."""
+        ...
+
+    @property
+    def is_lost(self) -> bool: ...
+
+    def abort(self) -> None:
+        """Close at once; what was not sent yet is dropped."""
+        ...
+
+
+def connection_of(scope: Scope) -> Connection:
+    """The connection that a request came in on."""
+    found: Connection = scope["state"]["connection"]
+    return found
+
+
+class ServerConfig(uvicorn.Config):
+    """uvicorn's settings as Cody needs them; `on_connections` hears how many connections are open after each change."""
+
+    def __init__(self, app: Any, *, on_connections: Callable[[int], None], last_resort_s: int) -> None:
+        super().__init__(
+            app,
+            http=HttpConnection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=last_resort_s,
+        )
+        self.on_connections = on_connections
+
+
+class HttpConnection(HttpToolsProtocol):
+    """Bounded headers, errors in our shape, an abort that does not wait for the reader, and a disconnect that is always
+    noticed."""
+
+    config: ServerConfig
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        server_state: Any,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._in_head = True
+        self._message_bytes = 0
+        self._running: RequestResponseCycle | None = None
+
+    @property
+    def is_stuck(self) -> bool:
+        return self.flow.write_paused
+
+    @property
+    def is_lost(self) -> bool:
+        return self.transport.is_closing()
+
+    def abort(self) -> None:
+        # close() waits until everything is written: for ever, if the client does not read.
+        self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.config.on_connections(len(self.connections))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        # uvicorn tells only the newest of pipelined requests; a stream that one was pipelined behind would never end.
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self.pipeline.clear()
+        self.config.on_connections(len(self.connections))
+
+    def data_received(self, data: bytes) -> None:
+        # Looked at before the packet is counted: head and body of a small request come in one.
+        if self._in_head and self._message_bytes > MAX_HEAD_BYTES:
+            self._refuse(Problem(431, "headers_too_large", f"more than {MAX_HEAD_BYTES} bytes of headers"))
+        elif self._message_bytes > MAX_MESSAGE_BYTES:
+            self.transport.close()
+        else:
+            self._message_bytes += len(data)
+            super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["state"]["connection"] = self
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        self._message_bytes = 0
+        super().on_message_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(Problem(400, "invalid_request", "this is not HTTP as the server understands it"))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer what never became a request, and close."""
+        running = self._running
+        if running is not None and running.response_started and not running.response_complete:
+            self.transport.close()  # an answer is on its way: another one in its midst would only confuse
+            return
+        body = problem.body
+        headers = with_security(
+            [
+                *self.server_state.default_headers,
+                (b"content-type", b"application/json"),
+                (b"content-length", str(len(body)).encode()),
+                (b"connection", b"close"),
+            ]
+        )
+        lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+        phrase = HTTPStatus(problem.status).phrase.encode()
+        self.transport.write(b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (problem.status, phrase, lines, body))
+        self.transport.close()

@@ -1,0 +1,88 @@
+"""What every test may use: a real Valkey of the suite's own, and a guard that looks at the keys a test left."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+import uvloop
+from redis.asyncio import Redis
+
+from cody.store import keys
+from cody.store.clients import connect
+from cody.store.embedded import EmbeddedServer
+from cody.store.server_binary import find_server_binary
+
+Wait = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    """One server for the whole session; tests that harm a server start their own."""
+    with (
+        tempfile.TemporaryDirectory(prefix="cody-suite-") as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        server = EmbeddedServer(find_server_binary(None), Path(folder))
+        runner.run(server.start())
+        try:
+            yield server.url
+        finally:
+            runner.run(server.stop())
+
+
+@pytest.fixture
+async def redis(valkey_url: str) -> AsyncIterator[Redis]:
+    """A client of an empty database; afterwards every key must be one that is declared, and bounded as declared."""
+    client = connect(valkey_url)
+    await client.flushdb()
+    try:
+        yield client
+        await check_keys(client)
+    finally:
+        await client.aclose()
+
+
+async def check_keys(client: Redis) -> None:
+    """Fails for a key nobody declared, one without its TTL, or one above its bound."""
+    for raw in cast(list[bytes], await client.keys("*")):
+        key = raw.decode()
+        rule = keys.rule_for(key)
+        assert rule is not None, f"key {key} is not declared in cody/store/keys.py"
+        kind = cast(bytes, await client.type(key)).decode()
+        assert kind == rule.type, f"{key} is a {kind}"
+        ttl = cast(int, await client.ttl(key))
+        if rule.always_ttl:
+            assert ttl >= 0, f"{key} has no TTL"
+        parts = key.split(":")
+        if len(parts) == 5 and parts[2] == "run" and rule.type != "string":
+            status = await client.hget(keys.meta(parts[3]), "status")  # type: ignore[misc]  # redis-py's two-way types
+            if status in {b"completed", b"failed", b"cancelled"}:
+                assert ttl >= 0, f"{key} of an ended run has no TTL"
+        if rule.max_entries is not None:
+            sizes = {"stream": client.xlen, "hash": client.hlen, "zset": client.zcard}
+            assert cast(int, await sizes[rule.type](key)) <= rule.max_entries, f"{key} is above its bound"
+
+
+@pytest.fixture
+def eventually() -> Wait:
+    """`await eventually(predicate)`: wait until it is true; a hang fails with what was waited for."""
+
+    async def wait(predicate: Callable[[], object], what: str = "", deadline_s: float = 20.0) -> None:
+        try:
+            async with asyncio.timeout(deadline_s):
+                while True:
+                    answer = predicate()
+                    if isinstance(answer, Awaitable):
+                        answer = await answer
+                    if answer:
+                        return
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            raise AssertionError(f"did not happen within {deadline_s} s: {what or predicate}") from None
+
+    return wait

@@ -1,0 +1,325 @@
+"""The live watch on real files: what it sees, what it leaves out, and that with the ledger nothing is lost or told twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from watchfiles._rust_notify import RustNotify
+
+from cody.contracts.run import WatchConfig
+from harness import workspace
+from harness.workspace import FileChange, WorkspaceLedger, WorkspaceWatch, scan
+
+WATCH = WatchConfig()
+DEADLINE_S = 30.0
+
+
+class Seen:
+    """What was reported, through the ledger, in order."""
+
+    def __init__(self, root: Path, watch: WatchConfig = WATCH) -> None:
+        self.root = root
+        self.config = watch
+        self.ledger = WorkspaceLedger(root, watch, scan(root, watch))
+        self.raw: list[FileChange] = []
+        self.news: list[tuple[str, str]] = []
+        self._arrived = asyncio.Event()
+
+    def watch(self) -> WorkspaceWatch:
+        return WorkspaceWatch(self.root, self.config, self.take)
+
+    def take(self, changes: list[FileChange]) -> None:
+        self.raw += changes
+        self.news += [(change.kind, change.path) for change in self.ledger.live(changes)]
+        self._arrived.set()
+
+    def settle(self) -> list[tuple[str, str]]:
+        rest = [(change.kind, change.path) for change in self.ledger.settle(scan(self.root, self.config))]
+        self.news += rest
+        return rest
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition():
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    async def until_told(self, *news: tuple[str, str]) -> None:
+        await self.until(lambda: set(news) <= set(self.news))
+
+
+def write(root: Path, path: str, text: str = "x") -> Path:
+    target = root / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(text)
+    return target
+
+
+async def test_files_written_and_deleted_are_told_while_they_happen(tmp_path: Path) -> None:
+    write(tmp_path, "old")
+    write(tmp_path, "src/a.py")
+    seen = Seen(tmp_path)
+    async with seen.watch() as watch:
+        assert watch.degraded is None
+        write(tmp_path, "new")
+        await seen.until_told(("written", "new"))
+        write(tmp_path, "src/a.py", "changed")
+        await seen.until_told(("written", "src/a.py"))
+        (tmp_path / "old").unlink()
+        await seen.until_told(("deleted", "old"))
+    assert seen.settle() == []
+    assert len(seen.news) == 3
+
+
+async def test_files_in_folders_made_at_once_are_told(tmp_path: Path) -> None:
+    seen = Seen(tmp_path)
+    async with seen.watch():
+        write(tmp_path, "a/b/c/d/first")
+        await seen.until_told(("written", "a/b/c/d/first"))
+        write(tmp_path, "a/b/c/d/second")
+        write(tmp_path, "a/b/beside")
+        await seen.until_told(("written", "a/b/c/d/second"), ("written", "a/b/beside"))
+
+
+async def test_many_new_folders_one_after_the_other_stay_watched(tmp_path: Path) -> None:
+    """More than there are arms: they are joined, and none of the folders is forgotten."""
+    write(tmp_path, "base/file")
+    seen = Seen(tmp_path)
+    count = 3 * workspace.MAX_ARMS
+    async with seen.watch() as watch:
+        for number in range(count):
+            write(tmp_path, f"n{number}/first")
+            await seen.until_told(("written", f"n{number}/first"))
+        for number in range(count):
+            write(tmp_path, f"n{number}/second")
+        write(tmp_path, "base/file", "changed")
+        await seen.until_told(*(("written", f"n{number}/second") for number in range(count)), ("written", "base/file"))
+        assert watch.degraded is None
+
+
+async def test_a_folder_removed_and_made_again_is_watched_again(tmp_path: Path) -> None:
+    write(tmp_path, "build/one")
+    seen = Seen(tmp_path)
+    async with seen.watch():
+        shutil.rmtree(tmp_path / "build")
+        write(tmp_path, "build/two")
+        await seen.until_told(("written", "build/two"), ("deleted", "build/one"))
+        write(tmp_path, "build/three")
+        await seen.until_told(("written", "build/three"))
+
+
+async def test_a_folder_that_is_moved_is_told_file_by_file(tmp_path: Path) -> None:
+    write(tmp_path, "here/sub/file")
+    seen = Seen(tmp_path)
+    async with seen.watch():
+        (tmp_path / "here").rename(tmp_path / "there")
+        await seen.until_told(("deleted", "here/sub/file"), ("written", "there/sub/file"))
+        write(tmp_path, "there/sub/more")
+        await seen.until_told(("written", "there/sub/more"))
+    assert seen.settle() == []
+
+
+async def test_a_folder_that_moves_out_is_the_deletion_of_its_files_whatever_include_says(tmp_path: Path) -> None:
+    root = tmp_path / "w"
+    write(root, "src/a.py")
+    seen = Seen(root, WatchConfig(include=["src/*.py"]))
+    async with seen.watch():
+        (root / "src").rename(tmp_path / "away")
+        await seen.until_told(("deleted", "src/a.py"))
+
+
+async def test_excluded_and_not_included_files_are_not_told(tmp_path: Path) -> None:
+    write(tmp_path, ".git/HEAD")
+    write(tmp_path, "node_modules/x/index.js")
+    seen = Seen(tmp_path, WatchConfig(include=["**/*.py"]))
+    async with seen.watch():
+        write(tmp_path, ".git/HEAD", "changed")
+        write(tmp_path, "node_modules/x/index.py", "changed")
+        write(tmp_path, "node_modules/new/index.py")
+        write(tmp_path, "src/node_modules/deep/index.py")
+        write(tmp_path, "src/a.txt")
+        write(tmp_path, "src/last.py")
+        write(tmp_path, ".cody-harness/e/.last-prompt.md")
+        write(tmp_path, ".cody-harness/e/codys-log.md")
+        await seen.until_told(("written", "src/last.py"), ("written", ".cody-harness/e/codys-log.md"))
+    seen.settle()
+    assert len(seen.news) == 2
+
+
+async def test_links_out_of_the_workspace_are_not_followed(tmp_path: Path) -> None:
+    root, outside = tmp_path / "w", tmp_path / "outside"
+    write(root, "sub/a")
+    write(outside, "secret")
+    (root / "link").symlink_to(outside)
+    seen = Seen(root)
+    async with seen.watch():
+        (root / "sub/later").symlink_to(outside)
+        await seen.until_told(("written", "sub/later"))
+        write(outside, "secret", "changed")
+        write(outside, "other")
+        write(root, "last")
+        await seen.until_told(("written", "last"))
+    assert sorted(seen.news) == [("written", "last"), ("written", "sub/later")]
+    assert not [change for change in seen.raw if "secret" in change.path or "other" in change.path]
+
+
+async def test_writes_at_the_very_end_are_told_by_the_scan_and_nothing_is_told_twice(tmp_path: Path) -> None:
+    """A process writes and exits; the watch is closed at once, in the middle of it for all we know."""
+    script = (
+        "import pathlib\n"
+        "for number in range(300):\n"
+        "    folder = pathlib.Path(f'out/{number % 7}/{number % 3}')\n"
+        "    folder.mkdir(parents=True, exist_ok=True)\n"
+        "    (folder / str(number)).write_text('x')\n"
+        "pathlib.Path('last').write_text('x')\n"
+    )
+    seen = Seen(tmp_path)
+    async with seen.watch():
+        await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=60)
+        write(tmp_path, "after the exit")
+    seen.settle()
+    paths = [path for _, path in seen.news]
+    assert {kind for kind, _ in seen.news} == {"written"}
+    assert len(paths) == len(set(paths)) == 302
+    assert "after the exit" in paths
+
+
+async def test_a_burst_is_told_whole_and_once(tmp_path: Path) -> None:
+    seen = Seen(tmp_path)
+    async with seen.watch():
+        for number in range(2000):
+            write(tmp_path, f"burst/{number % 20}/{number}")
+        await seen.until(lambda: len(seen.news) >= 2000)
+    assert seen.settle() == []
+    assert len(seen.news) == len(set(seen.news)) == 2000
+
+
+async def test_what_the_agent_reported_first_is_not_told_by_the_watch(tmp_path: Path) -> None:
+    seen = Seen(tmp_path)
+    async with seen.watch():
+        write(tmp_path, "by-agent")
+        assert seen.ledger.note_agent_change(str(tmp_path / "by-agent"))
+        write(tmp_path, "by-command")
+        await seen.until_told(("written", "by-command"))
+        await seen.until(lambda: any(change.path == "by-agent" for change in seen.raw))
+    assert seen.news == [("written", "by-command")]
+
+
+async def test_changes_that_come_while_the_loop_is_busy_are_told_when_it_is_free(tmp_path: Path) -> None:
+    seen = Seen(tmp_path)
+    freed = threading.Event()
+    async with seen.watch() as watch:
+        write(tmp_path, "first")
+        watcher = next(thread for thread in threading.enumerate() if thread.name.startswith("workspace-watch"))
+        # The loop is held until the watch has collected; it must neither wait for us nor lose anything.
+        watch._loop.call_soon(freed.wait, 1.0)
+        await asyncio.sleep(0)
+        assert watcher.is_alive()
+        write(tmp_path, "second")
+        await seen.until_told(("written", "first"), ("written", "second"))
+
+
+async def test_the_watch_leaves_no_thread_and_calls_nobody_after_its_end(tmp_path: Path) -> None:
+    seen = Seen(tmp_path)
+    async with seen.watch():
+        write(tmp_path, "a")
+        await seen.until_told(("written", "a"))
+    told = len(seen.raw)
+    write(tmp_path, "b")
+    async with Seen(tmp_path).watch():
+        pass
+    assert len(seen.raw) == told
+    async with asyncio.timeout(DEADLINE_S):
+        while any(thread.name.startswith("workspace-watch") for thread in threading.enumerate()):
+            await asyncio.sleep(0)
+
+
+async def test_a_cancelled_owner_closes_the_watch(tmp_path: Path) -> None:
+    entered = asyncio.Event()
+
+    async def owner() -> None:
+        async with WorkspaceWatch(tmp_path, WATCH, lambda changes: None):
+            entered.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(owner())
+    await entered.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(DEADLINE_S):
+        while any(thread.name.startswith("workspace-watch") for thread in threading.enumerate()):
+            await asyncio.sleep(0)
+
+
+async def test_without_notifications_the_workspace_is_scanned(tmp_path: Path) -> None:
+    """The system gives a user 128 instances by default; here they are really used up."""
+    limit = int(Path("/proc/sys/fs/inotify/max_user_instances").read_text())
+    taken: list[RustNotify] = []
+    seen = Seen(tmp_path)
+    try:
+        with pytest.raises((OSError, RuntimeError), match="Too many open files"):
+            for _ in range(limit + 1):
+                taken.append(RustNotify([str(tmp_path)], False, False, 0, False, True))
+        async with seen.watch() as watch:
+            assert watch.degraded is not None
+            assert "scanned every" in watch.degraded
+            write(tmp_path, "a/b/new")
+            await seen.until_told(("written", "a/b/new"))
+    finally:
+        for instance in taken:
+            instance.close()
+    assert seen.settle() == []
+
+
+async def test_a_workspace_that_goes_away_ends_in_deletions_not_in_an_error(tmp_path: Path) -> None:
+    root = tmp_path / "w"
+    write(root, "sub/a")
+    seen = Seen(root)
+    async with seen.watch():
+        shutil.rmtree(root)
+        await seen.until_told(("deleted", "sub/a"))
+    assert seen.settle() == []
+
+
+async def test_a_workspace_that_was_never_there_is_survived(tmp_path: Path) -> None:
+    seen = Seen(tmp_path / "missing")
+    async with seen.watch() as watch:
+        assert watch.degraded is not None
+    assert seen.settle() == []
+
+
+async def test_a_folder_whose_name_is_not_utf8_is_found_at_the_end(tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    os.mkdir(odd)
+    seen = Seen(tmp_path)
+    async with seen.watch():
+        Path(odd, "inside").touch()
+        os.mkdir(odd + "2")
+        write(tmp_path, "plain")
+        await seen.until_told(("written", "plain"))
+    seen.settle()
+    assert sorted(seen.news) == [("written", "caf\ufffd/inside"), ("written", "plain")]
+
+
+async def test_a_workspace_with_more_folders_than_can_be_watched_says_so(
+    tmp_path: Path,
+) -> None:
+    for number in range(workspace.MAX_FOLDERS + 5):
+        (tmp_path / f"{number:05}").mkdir()
+    seen = Seen(tmp_path)
+    async with seen.watch() as watch:
+        assert watch.degraded is not None
+        assert "too big" in watch.degraded
+        write(tmp_path, "00000/early")
+        await seen.until_told(("written", "00000/early"))
+        write(tmp_path, f"{workspace.MAX_FOLDERS + 4:05}/late")
+    assert seen.settle() == [("written", f"{workspace.MAX_FOLDERS + 4:05}/late")]

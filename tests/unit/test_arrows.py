@@ -1,0 +1,99 @@
+"""The walls of the house: who may import whom, and who may speak to what. Read from the source, so nothing can hide."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ABOVE = {"cody": {"harness", "server"}, "harness": {"server"}, "server": set()}
+
+
+def imported(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+def sources(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found, package
+    return found
+
+
+def users_of(module: str) -> set[str]:
+    """Files that import this top-level module (or dotted prefix)."""
+    return {
+        str(path.relative_to(ROOT))
+        for package in ABOVE
+        for path in sources(package)
+        if any(name == module or name.startswith(f"{module}.") for name in imported(path))
+    }
+
+
+@pytest.mark.parametrize("package", sorted(ABOVE))
+def test_imports_run_downhill(package: str) -> None:
+    uphill = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(package)
+        for name in imported(path)
+        if name.split(".")[0] in ABOVE[package]
+    }
+    assert not uphill
+
+
+def test_only_the_store_speaks_to_redis_and_the_journal_takes_its_client() -> None:
+    outside = {path for path in users_of("redis") if not path.startswith("cody/store/")}
+    # These hold a client that the store made and hand it back to the store's functions; they send no command.
+    assert outside <= {
+        "harness/journal.py",
+        "harness/crew.py",
+        "harness/leases.py",
+        "harness/service.py",
+        "harness/tail.py",
+    }
+    for path in outside:
+        text = (ROOT / path).read_text(encoding="utf-8")
+        assert "redis.asyncio import Redis\n" in text
+        assert "self._redis." not in text, f"{path} sends commands itself"
+
+
+def test_child_processes_are_started_in_few_places() -> None:
+    allowed = {
+        "cody/store/embedded.py",
+        "cody/store/server_binary.py",
+        "cody/cli",
+        "harness/process.py",
+        "harness/guard.py",
+        "harness/probe.py",
+        "harness/demo.py",
+    }
+    users = users_of("subprocess") | users_of("multiprocessing")
+    assert not {path for path in users if not any(path.startswith(prefix) for prefix in allowed)}
+
+
+def test_only_settings_reads_the_environment() -> None:
+    readers = set()
+    for package in ABOVE:
+        for path in sources(package):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Attribute) and node.attr in {"environ", "environb", "getenv"}:
+                    readers.add(str(path.relative_to(ROOT)))
+    allowed = {"cody/settings.py", "cody/logs.py", "harness/doctor.py", "harness/demo.py"}
+    assert readers <= allowed | {p for p in readers if p.startswith("cody/cli/")}
+
+
+def test_nothing_stands_in_for_a_real_part() -> None:
+    words = ("unittest" + ".mock", "fake" + "redis", "Magic" + "Mock", "monkeypatch" + ".setattr")
+    found = {
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if any(word in path.read_text(encoding="utf-8") for word in words)
+    }
+    assert not found
