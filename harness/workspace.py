@@ -159,12 +159,15 @@ class WorkspaceWatch:
             notifications.close()
 
     def _scan_repeatedly(self) -> None:
-        before = scan(self.root, self._watch, harness_dir=self._harness_dir)
+        # The first scan is handed over whole: what was notified last, before the notifications failed, is among it.
+        before = Snapshot({}, truncated=False, taken_ns=0)
         self._tell(self._ready.set)
-        while not self._closing.wait(SCAN_S):
+        while True:
             after = scan(self.root, self._watch, harness_dir=self._harness_dir)
             self._deliver({change.path: change.signature for change in diff(before, after)})
             before = after
+            if self._closing.wait(SCAN_S):
+                return
 
     def _look_at(self, notifications: _Notifications, raw: set[tuple[int, str]]) -> None:
         found: dict[str, Signature | None] = {}

@@ -12,7 +12,11 @@ SEND_DEADLINE_S = 30.0
 
 
 class ClientGone(Exception):
-    """Nobody is there to read any more, or not fast enough to be waited for."""
+    """Nobody is there to read any more."""
+
+
+class ClientTooSlow(ClientGone):
+    """The client did not read for so long that its connection was cut."""
 
 
 class Outlet:
@@ -24,7 +28,8 @@ class Outlet:
         self._deadline_s = deadline_s
 
     async def write(self, part: bytes, *, last: bool = False) -> None:
-        """Send a part, waiting for a slow client up to the deadline; then its connection is cut. Raises ClientGone."""
+        """Send a part, waiting for a slow client up to the deadline; then its connection is cut. Raises ClientGone,
+        ClientTooSlow."""
         message = {"type": "http.response.body", "body": part, "more_body": not last}
         if not self._connection.is_stuck:
             # The usual case, kept cheap: nothing waits, so nothing needs a deadline.
@@ -37,4 +42,4 @@ class Outlet:
                 await self._send(message)
         except TimeoutError:
             self._connection.abort()
-            raise ClientGone from None
+            raise ClientTooSlow from None

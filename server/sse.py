@@ -17,7 +17,7 @@ from structlog import get_logger
 from cody.errors import CodyError
 from cody.store.events import Frame
 from server.connection import Connection, connection_of
-from server.outlet import ClientGone, Outlet
+from server.outlet import ClientGone, ClientTooSlow, Outlet
 from server.problems import Problem, internal_problem, problem_of
 from server.streams import OpenStreams
 
@@ -113,9 +113,13 @@ class EventStream:
             self._silence()
             self._ended = True
             await self._outlet.write(last, last=True)
+        except ClientTooSlow:
+            self._was_cut_off()
         except ClientGone:
-            self._streams.cut_off += 1
-            log.info("stream.cut_off", run_id=self.run_id, client_id=self.client_id)
+            pass
+        except Exception as error:
+            log.error("stream.failed", run_id=self.run_id, exc_info=error)
+            self._connection.abort()
 
     async def _events(self) -> bytes:
         """Send events as they come; then answers how the stream is to end."""
@@ -148,5 +152,13 @@ class EventStream:
             self._keepalive = asyncio.create_task(self._keep_alive())
 
     async def _keep_alive(self) -> None:
-        with contextlib.suppress(ClientGone):
+        try:
             await self._outlet.write(KEEPALIVE)
+        except ClientTooSlow:
+            self._was_cut_off()
+        except ClientGone:
+            pass
+
+    def _was_cut_off(self) -> None:
+        self._streams.cut_off += 1
+        log.info("stream.cut_off", run_id=self.run_id, client_id=self.client_id)

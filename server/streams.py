@@ -76,15 +76,16 @@ class OpenStreams:
 
     async def report(self) -> None:
         """Tell the runs who watches them: changes at once, everyone at each keepalive; until cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self.keepalive_s
         while True:
-            try:
-                async with asyncio.timeout(self.keepalive_s):
-                    while True:
-                        await self._changed.wait()
-                        await self._report_changes()
-            except TimeoutError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._changed.wait()
+            if loop.time() >= due:
                 self._new = list(self._open.values())
-                await self._report_changes()
+                due = loop.time() + self.keepalive_s
+            await self._report_changes()
 
     async def _report_changes(self) -> None:
         """While Redis is away changes are dropped: who is there is reported again, who is not expires by itself."""

@@ -46,14 +46,16 @@ class CodexAgent:
 
     def reader(self, request: TurnRequest) -> TurnReader:
         given = os.path.normpath(request.config.working_dir)
-        # codex reports the paths of a workingDir that is a symlink by their real names.
+        # codex tells paths under the folder that it was started in, the real one; a model may have written either.
         return CodexReader(request, roots=(given, os.path.realpath(given)))
 
 
 def _arguments(request: TurnRequest, *, commits: bool) -> Iterator[str]:
     """Values are joined to their options by `=`, so that none can be taken for an option."""
     config = request.config
-    yield from ("exec", "--json", "--color=never", f"--cd={config.working_dir}", f"--sandbox={config.sandbox}")
+    # The real path: where a link leads to the workspace from inside a writable folder (/tmp), the sandbox runs nothing.
+    folder = os.path.realpath(config.working_dir)
+    yield from ("exec", "--json", "--color=never", f"--cd={folder}", f"--sandbox={config.sandbox}")
     # codex wants a git repository as a sign that the folder is meant. The server's list of allowed roots says that
     # already, and a run may well begin in an empty folder.
     yield "--skip-git-repo-check"
@@ -61,7 +63,7 @@ def _arguments(request: TurnRequest, *, commits: bool) -> Iterator[str]:
         yield f"--model={config.model}"
     for key, value in _settings(config):
         yield from ("-c", f"{key}={value}")
-    own_git = Path(config.working_dir) / ".git"
+    own_git = Path(folder) / ".git"
     # Neither a link nor a worktree's .git file: what they name may be anywhere, and the agent could have written them.
     if commits and config.sandbox == "workspace-write" and own_git.is_dir() and not own_git.is_symlink():
         yield f"--add-dir={own_git}"  # adds to the user's own writable_roots, where `-c` would replace them

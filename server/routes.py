@@ -1,0 +1,51 @@
+"""What the server answers to: a path, its method, the parameters it knows, and who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cody.contracts.wire import Wire
+from cody.errors import NotFound
+from server.problems import printable
+from server.query import Query, query_of
+
+Handler = Callable[[Request, Query], Awaitable[ASGIApp]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One row of the table."""
+
+    method: str
+    path: str
+    handler: Handler
+    parameters: frozenset[str] = field(default=frozenset())
+    streams: bool = False
+    """The answer takes as long as the client likes: its duration says nothing."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        answer = await self.handler(request, query_of(scope["query_string"], self.parameters))
+        await answer(scope, receive, send)
+
+
+def router(endpoints: list[Endpoint]) -> Router:
+    """The endpoints as an ASGI application; other paths and methods raise NotFound and HTTPException (405)."""
+    routes = [Route(one.path, one, methods=[one.method]) for one in endpoints]
+    return Router(routes, redirect_slashes=False, default=_no_such_path)
+
+
+async def _no_such_path(scope: Scope, receive: Receive, send: Send) -> None:
+    raise NotFound(f"there is nothing at {printable(scope['path'])}")
+
+
+def json_answer(model: Wire, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A contract as an answer."""
+    content = model.model_dump_json(by_alias=True)
+    return Response(content, status, headers, media_type="application/json")

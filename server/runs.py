@@ -1,0 +1,128 @@
+"""The API of runs: each request checked, handed to the service, and its answer put on the wire."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from cody.contracts.run import ControlAction, ControlRequest, ReasonRequest, StartRunRequest
+from cody.errors import NotFound
+from harness.service import RunService
+from server.body import json_body, optional_json_body
+from server.output import OpenedLog, OutputAnswer
+from server.problems import invalid_fields, printable
+from server.query import MAX_OFFSET, Query, run_status, text, whole_number
+from server.ranges import Part, from_header, from_offset
+from server.routes import Endpoint, Handler, json_answer
+from server.sse import EventStream
+from server.streams import OpenStreams
+
+RUNS = "/api/runs"
+RUN = f"{RUNS}/{{run_id:uuid}}"
+TURN = f"{RUN}/turns/{{number}}"
+LISTED_BY_DEFAULT = 20
+LISTED_AT_MOST = 100
+
+_TURN_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+
+
+class RunEndpoints:
+    def __init__(self, service: RunService, streams: OpenStreams) -> None:
+        self._service = service
+        self._streams = streams
+
+    def table(self) -> list[Endpoint]:
+        return [
+            Endpoint("POST", f"{RUNS}/continuous", self.start),
+            Endpoint("GET", RUNS, self.page, frozenset({"limit", "status", "epicId", "cursor"})),
+            Endpoint("GET", RUN, self.snapshot),
+            Endpoint("GET", f"{RUN}/status", self.snapshot),
+            Endpoint("POST", f"{RUN}/control", self.control),
+            Endpoint("POST", f"{RUN}/pause", self._action("pause")),
+            Endpoint("POST", f"{RUN}/resume", self._action("resume")),
+            Endpoint("POST", f"{RUN}/cancel", self._action("cancel")),
+            Endpoint("GET", f"{RUN}/stream", self.stream, frozenset({"from"}), streams=True),
+            Endpoint("GET", f"{RUN}/turns", self.turns),
+            Endpoint("GET", TURN, self.turn),
+            Endpoint("GET", f"{TURN}/output", self.output, frozenset({"offset"}), streams=True),
+            Endpoint("GET", f"{RUN}/prompt", self.prompt),
+        ]
+
+    async def start(self, request: Request, query: Query) -> Response:
+        answer = await self._service.start(await json_body(request, StartRunRequest))
+        return json_answer(answer, 202, {"Location": f"{RUNS}/{answer.run_id}"})
+
+    async def page(self, request: Request, query: Query) -> Response:
+        found = await self._service.page(
+            limit=whole_number(query, "limit", default=LISTED_BY_DEFAULT, at_least=1, at_most=LISTED_AT_MOST),
+            status=run_status(query, "status"),
+            epic_id=text(query, "epicId"),
+            cursor=text(query, "cursor"),
+        )
+        return json_answer(found)
+
+    async def snapshot(self, request: Request, query: Query) -> Response:
+        return json_answer(await self._service.snapshot(_run_id(request)))
+
+    async def control(self, request: Request, query: Query) -> Response:
+        asked = await json_body(request, ControlRequest)
+        return json_answer(await self._service.control(_run_id(request), asked.action, asked.reason))
+
+    def _action(self, action: ControlAction) -> Handler:
+        async def act(request: Request, query: Query) -> Response:
+            asked = await optional_json_body(request, ReasonRequest)
+            return json_answer(await self._service.control(_run_id(request), action, asked.reason))
+
+        return act
+
+    async def stream(self, request: Request, query: Query) -> ASGIApp:
+        """The header wins: it is what a browser sends when it comes back, to the same URL as before."""
+        run_id = _run_id(request)
+        start = request.headers.get("last-event-id") or query.get("from", "0")
+        cursor = await self._service.open_stream(run_id, start)
+        return EventStream(run_id, lambda: self._service.follow(run_id, cursor), self._streams)
+
+    async def turns(self, request: Request, query: Query) -> Response:
+        return json_answer(await self._service.turns(_run_id(request)))
+
+    async def turn(self, request: Request, query: Query) -> Response:
+        return json_answer(await self._service.turn(_run_id(request), _turn_number(request)))
+
+    async def output(self, request: Request, query: Query) -> ASGIApp:
+        ranged = request.headers.get("range")
+        if ranged is not None and "offset" in query:
+            raise invalid_fields([("offset", "give an offset or a Range header, not both")])
+        offset = whole_number(query, "offset", default=0, at_least=0, at_most=MAX_OFFSET)
+        path = await self._service.output_file(_run_id(request), _turn_number(request))
+        opened = await OpenedLog.open(path)
+        try:
+            part = _part(request, ranged, offset, opened.size)
+        except BaseException:
+            opened.close()
+            raise
+        return OutputAnswer(opened, part)
+
+    async def prompt(self, request: Request, query: Query) -> Response:
+        return json_answer(await self._service.prompt(_run_id(request)))
+
+
+def _run_id(request: Request) -> str:
+    return str(request.path_params["run_id"])
+
+
+def _turn_number(request: Request) -> int:
+    """Raises NotFound for everything that no turn can be called."""
+    given: str = request.path_params["number"]
+    if _TURN_NUMBER.fullmatch(given) is None:
+        raise NotFound(f"there is no turn {printable(given)}: turns are numbered from 1")
+    return int(given)
+
+
+def _part(request: Request, ranged: str | None, offset: int, size: int) -> Part:
+    # If-Range asks for the whole file unless it is unchanged; a log that grows has nothing to prove that with.
+    if ranged is None or "if-range" in request.headers:
+        return from_offset(offset, size)
+    return from_header(ranged, size)
