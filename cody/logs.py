@@ -1,7 +1,7 @@
 """Logs: one line an event, on stderr; stdout belongs to what a program answers.
 
-A terminal gets `key=value` lines, anything else one JSON object a line. Records of the standard library's logging (uvicorn,
-asyncio) leave by the same way. Tracebacks come without the values of local variables: those may be prompts or secrets.
+A terminal gets `key=value` lines, anything else one JSON object a line. Records of the standard library's logging
+(uvicorn, asyncio) leave by the same way. Tracebacks come without the values of variables, which may be secrets.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def log_level() -> LogLevel:
 
 
 class _Lines:
-    """Writes finished lines. A reader of stderr that went away must not end a run: what it would have read is dropped."""
+    """Writes finished lines. A reader of stderr that went away must not end a run: what it would have read is lost."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

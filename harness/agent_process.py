@@ -26,7 +26,7 @@ from harness.guard_status import (
 )
 from harness.launch import GUARD_ID, Launch, start_error
 from harness.pipes import PipeReader, close_when_silent
-from harness.sweep import ProcessesLeft, reap_adopted, sweep
+from harness.sweep import EndedTree, end_orphaned_tree
 
 log = structlog.get_logger(__name__)
 
@@ -199,17 +199,13 @@ class AgentProcess:
 
     async def _recover(self) -> None:
         """Ends the tree of a guard that was killed: the agent died with it, the rest is found by its marker."""
-        killed: list[int] = []
-        survivors: list[int] = []
+        tree = EndedTree((), (), None)
         try:
-            killed = await sweep({GUARD_ID: self._guard_id})
-        except ProcessesLeft as error:
-            killed, survivors = error.details["killed"], error.details["pids"]
+            tree = await end_orphaned_tree({GUARD_ID: self._guard_id}, self.pid)
         except Exception:
             log.exception("guard.sweep_failed", guard_id=self._guard_id)
-        statuses = await reap_adopted([self.pid, *killed])
-        if self._exited == Exited(None, None) and self.pid in statuses:
-            code = os.waitstatus_to_exitcode(statuses[self.pid])
+        if self._exited == Exited(None, None) and tree.agent_status is not None:
+            code = os.waitstatus_to_exitcode(tree.agent_status)
             self._exited = Exited(None, -code) if code < 0 else Exited(code, None)
         log.warning(
             "guard.died",
@@ -217,10 +213,10 @@ class AgentProcess:
             guard_pid=self.guard_pid,
             returncode=self._guard.poll(),
             error=self._failure.message if isinstance(self._failure, GuardFailed) else None,
-            killed=killed,
-            survivors=survivors,
+            killed=[process.pid for process in tree.killed],
+            survivors=[process.pid for process in tree.left],
         )
-        self._gone = Gone("guard_died", tuple(Leftover(pid, "") for pid in survivors))
+        self._gone = Gone("guard_died", tuple(Leftover(process.pid, process.name) for process in tree.left))
         self._advance()
 
     def _finish(self) -> None:

@@ -6,8 +6,8 @@ import os
 import stat
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -46,6 +46,8 @@ class Snapshot:
     """There is more than the limit: nothing is known of the rest."""
     taken_ns: int
     """Wall clock when the scan began, to be compared with mtimes."""
+    unread: frozenset[str] = frozenset()
+    """Folders that are there and could not be read: nothing is known of what is in them."""
 
 
 class PathFilter:
@@ -87,14 +89,24 @@ class Walk:
     paths: PathFilter
     left: int = MAX_ENTRIES
     """Entries that may still be looked at; 0 at the end means that there may be more."""
+    unread: set[str] = field(default_factory=set)
+    """Folders that could not be read, by the end of the walk."""
 
     def entries(self, start: str = "") -> Iterator[tuple[str, os.DirEntry[str] | None]]:
-        """(relative path, entry) of each file that is wanted, (relative path, None) of each folder, `start` first."""
+        """(relative path, entry) of each file that is wanted, (relative path, None) of each folder that was read."""
         queue = deque([(self.root / start, start)])
         while queue and self.left > 0:
             folder, relative = queue.popleft()
+            try:
+                listed = self._listed(folder)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                # No permission, or no file descriptor left: not the same as an empty folder.
+                self.unread.add(relative)
+                continue
             yield relative, None
-            for entry in self._listed(folder):
+            for entry in listed:
                 path = f"{relative}/{clean_path(entry.name)}" if relative else clean_path(entry.name)
                 if not _is_folder(entry):
                     if self.paths.wanted(path):
@@ -103,17 +115,14 @@ class Walk:
                     queue.append((folder / entry.name, path))
 
     def _listed(self, folder: Path) -> list[os.DirEntry[str]]:
-        """The folder's entries by name; none when it is gone or closed to us."""
+        """The folder's entries by name, as many as the limit leaves."""
         listed: list[os.DirEntry[str]] = []
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if self.left <= 0:
-                        break
-                    self.left -= 1
-                    listed.append(entry)
-        except OSError:
-            pass
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if self.left <= 0:
+                    break
+                self.left -= 1
+                listed.append(entry)
         return sorted(listed, key=lambda entry: entry.name)
 
 
@@ -129,7 +138,7 @@ def scan(root: Path, watch: WatchConfig, limit: int = MAX_ENTRIES, *, harness_di
     taken_ns = time.time_ns()
     walk = Walk(root, PathFilter(watch, harness_dir), limit)
     files = dict(files_of(walk.entries()))
-    return Snapshot(files, truncated=walk.left <= 0, taken_ns=taken_ns)
+    return Snapshot(files, truncated=walk.left <= 0, taken_ns=taken_ns, unread=frozenset(walk.unread))
 
 
 def files_of(entries: Iterable[tuple[str, os.DirEntry[str] | None]]) -> Iterator[tuple[str, Signature]]:
@@ -145,20 +154,22 @@ def files_of(entries: Iterable[tuple[str, os.DirEntry[str] | None]]) -> Iterator
 
 
 def diff(before: Snapshot, after: Snapshot) -> list[FileChange]:
-    """What changed between two snapshots, by path; what a truncated one cannot know is not guessed."""
+    """What changed between two snapshots, by path; what one of them cannot know is not guessed."""
     changes = [
         FileChange(path, signature)
         for path, signature in after.files.items()
-        if before.files.get(path) != signature and (path in before.files or is_new(before, signature))
+        if before.files.get(path) != signature and (path in before.files or is_new(before, path, signature))
     ]
     if not after.truncated:
-        changes += [FileChange(path, None) for path in before.files if path not in after.files]
+        gone = (path for path in before.files if path not in after.files)
+        changes += [FileChange(path, None) for path in gone if not _is_below(path, after.unread)]
     return sorted(changes, key=lambda change: change.path)
 
 
-def is_new(before: Snapshot, signature: Signature) -> bool:
-    """Whether a file that `before` has not was written since; where it is truncated, only the file's time tells."""
-    return not before.truncated or signature[0] >= before.taken_ns - _CLOCK_TICK_NS
+def is_new(before: Snapshot, path: str, signature: Signature) -> bool:
+    """Whether a file that `before` has not was written since; where it could not look, only the file's time tells."""
+    looked = not before.truncated and not _is_below(path, before.unread)
+    return looked or signature[0] >= before.taken_ns - _CLOCK_TICK_NS
 
 
 class WorkspaceLedger:
@@ -171,7 +182,7 @@ class WorkspaceLedger:
     def __init__(self, root: Path, watch: WatchConfig, before: Snapshot, *, harness_dir: str = ".cody-harness") -> None:
         self._root = root
         self._paths = PathFilter(watch, harness_dir)
-        self._before = Snapshot({}, before.truncated, before.taken_ns)
+        self._before = replace(before, files={})
         self._known = dict(before.files)
         self._folders: set[str] = set()
         for path in self._known:
@@ -193,8 +204,7 @@ class WorkspaceLedger:
 
     def settle(self, after: Snapshot) -> list[FileChange]:
         """The changes that nobody reported so far, by a fresh scan."""
-        known = Snapshot(self._known, self._before.truncated, self._before.taken_ns)
-        changes = diff(known, after)
+        changes = diff(replace(self._before, files=self._known), after)
         for change in changes:
             self._learn(change.path, change.signature)
         return changes
@@ -221,7 +231,7 @@ class WorkspaceLedger:
         before = self._known.get(path)
         self._known[path] = signature
         self._add_folders(path)
-        return before != signature and (before is not None or is_new(self._before, signature))
+        return before != signature and (before is not None or is_new(self._before, path, signature))
 
     def _add_folders(self, path: str) -> None:
         folder = path.rpartition("/")[0]
@@ -250,7 +260,11 @@ class WorkspaceLedger:
         return None
 
 
-def _is_below(path: str, folders: set[str]) -> bool:
+def _is_below(path: str, folders: Set[str]) -> bool:
+    if not folders:
+        return False
+    if "" in folders:
+        return True
     above = path.rpartition("/")[0]
     while above:
         if above in folders:

@@ -7,8 +7,9 @@ import ctypes
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import ClassVar
 
 from cody.errors import CodyError
@@ -28,8 +29,8 @@ class ProcessesLeft(CodyError):
 def become_subreaper() -> bool:
     """Makes this process the parent of orphans below it, so that none escapes to init when a guard is killed.
 
-    Process-wide and for good. Orphans that end stay zombies until `reap_adopted`, which AgentProcess calls when its
-    guard was killed. False where the system has no such thing (macOS).
+    Process-wide and for good. Sweeps find orphans without it too; with it, the exit code of an agent whose guard was
+    killed is known, and init is left alone. False where the system has no such thing (macOS).
     """
     if sys.platform != "linux":
         return False
@@ -37,47 +38,14 @@ def become_subreaper() -> bool:
     return done == 0
 
 
-async def reap_adopted(pids: Iterable[int]) -> dict[int, int]:
-    """Collects orphans that this process has adopted, after a sweep; gives their exit statuses (waitpid's) by pid.
-
-    Never takes an exit code from a Popen: only `pids`, which the caller knows to be none of its own children, and
-    processes of a foreign session. A child of our own is in our session or leads one.
-    """
-    return await asyncio.to_thread(_reap, frozenset(pids))
-
-
-def _reap(known: frozenset[int]) -> dict[int, int]:
-    statuses: dict[int, int] = {}
-    give_up_at = time.monotonic() + REAP_TIMEOUT_S
-    while (orphans := _orphans(known)) and time.monotonic() < give_up_at:
-        await_end(
-            orphans, give_up_at - time.monotonic()
-        )  # what is about to end has no environment for the sweep to see
-        for process in orphans:
-            with suppress(ChildProcessError):
-                pid, status = os.waitpid(process.pid, os.WNOHANG)
-                if pid:
-                    statuses[pid] = status
-    return statuses
-
-
-def _orphans(known: frozenset[int]) -> list[Process]:
-    own_pid, own_session = os.getpid(), os.getsid(0)
-    children = [process for process in processes() if process.ppid == own_pid]
-    return [child for child in children if child.pid in known or child.session not in (own_session, child.pid)]
-
-
 async def sweep(marker: Mapping[str, str]) -> list[int]:
     """Kills every process whose environment holds all of `marker`, until none is left; gives their pids.
 
-    For a tree whose guard was killed, and for a restarted supervisor: {"CODY_RUN_ID": ..., "CODY_FENCE": ...} also ends
-    a guard that is frozen. Only what this user may see and signal is found. The scan runs off the event loop; a
-    cancelled sweep goes on in its thread. Raises ProcessesLeft if SIGKILL did not help, ValueError for an empty marker.
+    For a restarted supervisor: {"CODY_RUN_ID": ..., "CODY_FENCE": ...} ends the tree of an older fence, with its guard,
+    frozen or not. Only what this user may see and signal is found. The scan runs off the event loop; a cancelled sweep
+    goes on in its thread. Raises ProcessesLeft if SIGKILL did not help, ValueError for an empty marker.
     """
-    if not marker:
-        raise ValueError("an empty marker would match every process")
-    pairs = [os.fsencode(f"{name}={value}") for name, value in marker.items()]
-    killed, left = await asyncio.to_thread(kill_marked, pairs, SWEEP_TIMEOUT_S)
+    killed, left = await _kill(marker)
     pids = [process.pid for process in killed]
     if left:
         named = ", ".join(f"{process.pid} ({process.name})" for process in left)
@@ -86,3 +54,51 @@ async def sweep(marker: Mapping[str, str]) -> list[int]:
             details={"pids": [process.pid for process in left], "killed": pids},
         )
     return pids
+
+
+@dataclass(frozen=True)
+class EndedTree:
+    """What a sweep for a dead guard's tree did; `agent_status` is waitpid's, None if it was not ours to collect."""
+
+    killed: tuple[Process, ...]
+    left: tuple[Process, ...]
+    agent_status: int | None
+
+
+async def end_orphaned_tree(marker: Mapping[str, str], agent_pid: int) -> EndedTree:
+    """Sweeps what is left of a tree whose guard is dead and collected, and collects the orphans that came here."""
+    killed, left = await _kill(marker)
+    statuses = await asyncio.to_thread(_reap, agent_pid, killed)
+    return EndedTree(tuple(killed), tuple(left), statuses.get(agent_pid))
+
+
+async def _kill(marker: Mapping[str, str]) -> tuple[list[Process], list[Process]]:
+    if not marker:
+        raise ValueError("an empty marker would match every process")
+    pairs = [os.fsencode(f"{name}={value}") for name, value in marker.items()]
+    return await asyncio.to_thread(kill_marked, pairs, SWEEP_TIMEOUT_S)
+
+
+def _reap(agent_pid: int, killed: list[Process]) -> dict[int, int]:
+    statuses: dict[int, int] = {}
+    sessions = {agent_pid, *(process.session for process in killed)}
+    give_up_at = time.monotonic() + REAP_TIMEOUT_S
+    while (orphans := _adopted(sessions)) and time.monotonic() < give_up_at:
+        await_end(orphans, give_up_at - time.monotonic())  # a process that is about to end has no environment any more
+        for process in orphans:
+            with suppress(ChildProcessError):
+                pid, status = os.waitpid(process.pid, os.WNOHANG)
+                if pid:
+                    statuses[pid] = status
+    return statuses
+
+
+def _adopted(sessions: set[int]) -> list[Process]:
+    """Children of this process that it did not start, and so may collect without taking an exit code from a Popen.
+
+    A child of our own is in our session or leads one; so members of other sessions are not ours, nor is anything in the
+    `sessions` of the swept tree. An orphan that led a session of its own, and ended unseen, stays a zombie.
+    """
+    own_pid, own_session = os.getpid(), os.getsid(0)
+    children = [process for process in processes() if process.ppid == own_pid and process.session != own_session]
+    return [child for child in children if child.session in sessions or child.session != child.pid]

@@ -66,7 +66,8 @@ _TAKES_VALUE = {
 """Options whose value is the next word, as far as they are met before what matters."""
 
 _SHOWS_FILES = re.compile(
-    r"(?:cat|bat|head|tail|less|more|[ef]?grep|rg|ag|sed|awk|cut|sort|uniq|nl|tac|jq|diff|git (?:log|show|diff|grep|blame))\Z"
+    r"(?:cat|bat|head|tail|less|more|[ef]?grep|rg|ag|sed|awk|cut|sort|uniq|nl|tac|jq|diff"
+    r"|git (?:log|show|diff|blame))\Z"
 )
 _BESIDE = re.compile(r"(?:cd|pwd|ls|echo|printf|true|set|export|sleep|test|\[|wc|tr|file|stat|find)\Z")
 """What is done beside showing files, and shows none."""

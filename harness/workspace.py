@@ -8,6 +8,7 @@ before its watch is there.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import threading
@@ -62,13 +63,14 @@ class _Notifications:
         self._arms: list[tuple[RustNotify, list[str]]] = []
 
     def add(self, folders: list[str]) -> None:
-        """Raises FileNotFoundError when one of them is gone, another OSError or RuntimeError at the system's limits."""
+        """Raises FileNotFoundError or PermissionError for one of them, another OSError or RuntimeError at a limit."""
         joined: list[tuple[RustNotify, list[str]]] = []
         if len(self._arms) >= MAX_ARMS:
             joined = self._arms[1:]
             others = {folder for _, group in joined for folder in group}.difference(folders)
-            folders = [*filter(os.path.isdir, others), *folders]
-        arm = RustNotify(folders, False, False, 0, False, True)
+            folders = [*(folder for folder in others if os.access(folder, os.R_OK)), *folders]
+        # The last argument, to ignore missing permissions, also ignores the system's limit of watches: not that.
+        arm = RustNotify(folders, False, False, 0, False, False)
         for old, _ in joined:
             old.close()
         self._arms = [*self._arms[: len(self._arms) - len(joined)], (arm, folders)]
@@ -182,11 +184,14 @@ class WorkspaceWatch:
             if signature is not None:
                 if self._paths.wanted(path):
                     found[path] = signature
-            # `added` also for a folder that is known: it was removed and made again, and its watch went with it.
-            elif change == Change.added and stat.S_ISDIR(status.st_mode) and not self._paths.pruned(path):
+            elif stat.S_ISDIR(status.st_mode) and not self._paths.pruned(path) and self._is_new(change, path):
                 self._unwatch(path)
                 found |= dict(files_of(self._take_up(notifications, path)))
         self._deliver(found)
+
+    def _is_new(self, change: int, folder: str) -> bool:
+        """Also of a folder that is known, when it was removed and made again: its watch went with it."""
+        return change == Change.added or folder not in self._watched
 
     def _gone(self, path: str) -> dict[str, Signature | None]:
         """It may have been a folder, to which `include` does not apply: the ledger knows what was in it."""
@@ -203,6 +208,8 @@ class WorkspaceWatch:
         for _ in range(MAX_TRIES):
             walk = Walk(self.root, self._paths)
             entries = list(walk.entries(start))
+            if not entries and not start:
+                raise FileNotFoundError(errno.ENOENT, "not a folder that can be read", str(self.root))
             files = [(path, entry) for path, entry in entries if entry is not None]
             # A name that is no UTF-8 cannot be handed to the library.
             folders = [path for path, entry in entries if entry is None and "\ufffd" not in path]
@@ -214,12 +221,11 @@ class WorkspaceWatch:
                 return files
             try:
                 notifications.add([str(self.root / path) for path in missing[:room]])
-            except FileNotFoundError:
-                # One of them went away since the walk.
-                if not self.root.is_dir():
-                    raise
+            except (FileNotFoundError, PermissionError):
+                # One of them went away, or was closed, since the walk.
                 continue
             self._watched.update(missing[:room])
+        self.degraded = "folders come and go too fast to be watched: some changes are found at the turn's end"
         return []
 
     def _deliver(self, found: dict[str, Signature | None]) -> None:

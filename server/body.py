@@ -50,7 +50,7 @@ def check_content_type(request: Request, *, absent_is_fine: bool) -> None:
 
 def _is_json(content_type: str) -> bool:
     kind, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    charsets = {'charset=utf-8', 'charset="utf-8"', "charset=utf8"}
+    charsets = {"charset=utf-8", 'charset="utf-8"', "charset=utf8"}
     return kind == "application/json" and all(parameter in charsets for parameter in parameters if parameter)
 
 
@@ -74,7 +74,7 @@ def _too_large() -> PayloadTooLarge:
 
 
 def parsed(raw: bytes) -> object:
-    """The value of a JSON text (RFC 8259: UTF-8, no NaN, no Infinity); raises InvalidRequest, also when nested too deep."""
+    """The value of a JSON text (RFC 8259: UTF-8, no NaN); raises InvalidRequest, also when it is nested too deep."""
     try:
         raw.decode()
         value: object = orjson.loads(raw)

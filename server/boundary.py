@@ -28,7 +28,7 @@ CLIENT_GONE_STATUS = 499
 class _Answer:
     """`send`, watched: adds the headers that every answer has, and remembers that one has begun.
 
-    Not a coroutine function: it stands in the way of every event of every stream, and costs a call there, not a task switch.
+    Not a coroutine function: it stands in the way of every event of every stream, and costs no more than a call there.
     """
 
     def __init__(self, send: Send) -> None:

@@ -18,7 +18,7 @@ from server.problems import Problem
 MAX_HEAD_BYTES = 64 << 10
 """Request line and headers together; httptools itself has no limit."""
 MAX_MESSAGE_BYTES = 16 << 20
-"""A whole request. A body that was refused is still read, and forgotten, up to here, so that its sender gets to the answer."""
+"""A whole request. A refused body is still read, and forgotten, up to here, so that its sender gets to the answer."""
 
 
 class Connection(Protocol):

@@ -18,7 +18,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 class _Now(Collector):
-    """Figures that are kept elsewhere, as plain numbers: counting one event for one client must cost next to nothing."""
+    """Figures kept elsewhere as plain numbers: counting one event for one client must cost next to nothing."""
 
     def __init__(self, streams: OpenStreams, active_runs: Callable[[], int]) -> None:
         self._streams = streams

@@ -20,7 +20,7 @@ class ClientTooSlow(ClientGone):
 
 
 class Outlet:
-    """Sends the parts of one body. What waits for the client is one part and the transport's buffer (64 KiB), never more."""
+    """Sends the parts of one body. What waits for the client: one part and the transport's buffer (64 KiB), no more."""
 
     def __init__(self, send: Send, connection: Connection, *, deadline_s: float = SEND_DEADLINE_S) -> None:
         self._send = send

@@ -1,7 +1,7 @@
 """A run's events as Server-Sent Events, to one client.
 
-Frames come encoded from the tail that all clients share and go out as they are, joined per batch. A client costs its place
-in the tail, one task and a timer; nothing is queued for it.
+Frames come encoded from the tail that all clients share and go out as they are, joined per batch. A client costs its
+place in the tail, one task and a timer; nothing is queued for it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ RETRY = b"retry: 2000\n\n"
 KEEPALIVE = b":keepalive\n\n"
 DONE = b"data: [DONE]\n\n"
 PART_BYTES = 32 << 10
-"""Sent at once: large enough that a replay is not all sending, small enough that a thousand stalled readers fit in memory."""
+"""Sent at once: large enough that a replay is not all sending, small enough that 1,000 stalled readers fit in memory."""
 
 
 def parts(frames: Sequence[Frame]) -> Iterator[bytes]:

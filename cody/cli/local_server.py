@@ -11,11 +11,10 @@ import fcntl
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from rich.console import Console
 
@@ -120,7 +119,7 @@ def _port(settings: Settings) -> int:
     return settings.port
 
 
-async def _first_line(stdout: BinaryIO | object) -> str:
+async def _first_line(stdout: IO[bytes]) -> str:
     """The first line of the server's stdout; empty when it ended without one."""
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
@@ -150,7 +149,3 @@ def log_tail(path: Path, *, since: int = 0) -> str:
     except OSError as error:
         return f"({error})"
     return "\n".join(lines[-TAIL_LINES:]) or "(it is empty)"
-
-
-__all__ = ["ensure_server", "log_tail"]
-assert sys.version_info >= (3, 11)

@@ -10,7 +10,7 @@ import termios
 import tty
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 Wish = Literal["ask", "detach", "pause", "cancel", "stay"]
 
@@ -24,7 +24,7 @@ class Steering:
         self._wish = wish
         self._interactive = interactive
         self._asking = False
-        self._mode_before: list[object] | None = None
+        self._mode_before: list[Any] | None = None
 
     def __enter__(self) -> Self:
         loop = asyncio.get_running_loop()

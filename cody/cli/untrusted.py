@@ -16,12 +16,12 @@ _REPLACED = {
     # The visible twin of each control character (U+2400 block): a reader sees that there was one.
     **{code: 0x2400 + code for code in range(0x20) if code not in _KEPT},
     0x7F: 0x2421,
-    **{code: 0xFFFD for code in range(0x80, 0xA0)},
+    **dict.fromkeys(range(128, 160), 65533),
     # Lone surrogates can't be encoded; marks of direction and invisible separators deceive the reader.
-    **{code: 0xFFFD for code in range(0xD800, 0xE000)},
-    **{code: 0xFFFD for code in (0x061C, 0x200E, 0x200F, 0x2028, 0x2029, 0xFEFF)},
-    **{code: 0xFFFD for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))},
-    **{code: 0xFFFD for code in range(0xE0000, 0xE0080)},
+    **dict.fromkeys(range(55296, 57344), 65533),
+    **dict.fromkeys((1564, 8206, 8207, 8232, 8233, 65279), 65533),
+    **dict.fromkeys((*range(8234, 8239), *range(8294, 8298)), 65533),
+    **dict.fromkeys(range(917504, 917632), 65533),
 }
 
 

@@ -70,10 +70,10 @@ class _Watcher:
         showing = asyncio.create_task(self._show(), name="show events")
         steering = asyncio.create_task(self._steer(), name="steer")
         refreshing = asyncio.create_task(self._refresh(), name="refresh the status")
-        tasks = (reading, showing, steering, refreshing)
+        deciding = (showing, steering, refreshing)
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in (showing, steering, refreshing):
+            await asyncio.wait({reading, *deciding}, return_when=asyncio.FIRST_COMPLETED)
+            for task in deciding:
                 if task.done():
                     return task.result()
             # The stream is at its end; what was received last is still to be shown.
@@ -83,9 +83,9 @@ class _Watcher:
             reading.result()
             return "ended"
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            for any_task in (reading, *deciding):
+                any_task.cancel()
+            await asyncio.gather(reading, *deciding, return_exceptions=True)
 
     async def _read(self, from_: str) -> None:
         """Fill the queue until the run has ended; what is no longer kept is said and left out."""

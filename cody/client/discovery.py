@@ -62,4 +62,6 @@ async def answers_as_cody(url: str) -> bool:
             found = response.json()
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
         return False
-    return response.status_code == 200 and isinstance(found, dict) and found.get("service") == "cody"
+    if response.status_code != 200 or not isinstance(found, dict):
+        return False
+    return found.get("status") == "ok" and isinstance(found.get("version"), str)

@@ -54,13 +54,15 @@ class StreamReader:
         self._streams: dict[str, _Followed] = {}
         self._anything = asyncio.Event()
         self._connection: AbstractConnection | None = None
+        self._reading = False
         self.connected = False
 
     async def follow(self, key: str, last_id: str, deliver: Deliver) -> None:
         """Deliver what comes after `last_id` in this stream, from now on."""
         self._streams[key] = _Followed(last_id, deliver)
-        if not self._anything.is_set():
-            self._anything.set()
+        self._anything.set()
+        if not self._reading:
+            # The next read begins with this stream in it.
             return
         # Redis away: the read fails too, and the next one takes the new stream with it.
         with contextlib.suppress(RedisError, OSError):
@@ -108,12 +110,17 @@ class StreamReader:
         if self._connection is None:
             self._connection = await self._client.connection_pool.get_connection()  # type: ignore[no-untyped-call]
             self.connected = True
+        # From here on a new stream has to wake the read, which may outlast the last stream that it was begun with.
+        self._reading = True
         reading = {self._wake_key: self._wake_id} | {key: one.last_id for key, one in self._streams.items()}
-        await self._connection.send_command(
-            "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", *reading.keys(), *reading.values()
-        )
-        # Read from the connection itself: redis-py's parsing of XREAD into dicts costs more than all the rest.
-        found = await self._connection.read_response()
+        try:
+            await self._connection.send_command(
+                "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", *reading.keys(), *reading.values()
+            )
+            # Read from the connection itself: redis-py's parsing of XREAD into dicts costs more than all the rest.
+            found = await self._connection.read_response()
+        finally:
+            self._reading = False
         if isinstance(found, ResponseError):
             raise found
         for raw_key, entries in found or ():

@@ -98,7 +98,9 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
         raise ConfigurationError(f"{host!r} is not an IP address: use 127.0.0.1 or ::1") from None
     if not address.is_loopback:
         raise ConfigurationError(f"{host} is not a loopback address: replay listens on 127.0.0.1 or ::1 only")
-    with socket.socket(socket.AF_INET6 if address.version == 6 else socket.AF_INET) as listener:
+    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+    # With the protocol left at 0, asyncio sets no TCP_NODELAY on what it accepts: 40 ms more for each answer.
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((str(address), port))

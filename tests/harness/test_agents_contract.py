@@ -120,11 +120,18 @@ async def prepared(name: AgentName, turn: Turn, folder: Path, marker: str) -> As
         yield replace(base, config=RunConfig(working_dir=str(workspace), model="gpt-5.5", env=env))
 
 
-def run(agent: Agent, request: TurnRequest, *, kill_at: Callable[[Body], bool] | None = None) -> Played:
-    """Start the turn as its Launch says, read it to its end, and judge it."""
+def run(
+    agent: Agent,
+    request: TurnRequest,
+    *,
+    before: tuple[str, ...] = ("true",),
+    kill_at: Callable[[Body], bool] | None = None,
+) -> Played:
+    """Start the turn as its Launch says, read it to its end, and judge it. The reader hears `before`, a command, first."""
     launch = agent.launch(request)
     reader = agent.reader(request)
-    readings: list[Reading] = []
+    first = subprocess.run(before, capture_output=True, check=True, timeout=LIMIT_S).stdout
+    readings = [reader.stdout_line(line) for line in first.split(b"\n")[:-1]]
     stderr = request.prompt.with_name("stderr")
     with launch.stdin.open("rb") as prompt, stderr.open("wb") as errors:
         process = subprocess.Popen(
@@ -214,24 +221,20 @@ async def test_a_killed_turn_names_the_signal(name: AgentName, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("name", AGENTS)
-async def test_noise_of_another_process_changes_nothing(name: AgentName, tmp_path: Path, marker: str) -> None:
-    async with prepared(name, "completes", tmp_path, marker) as request:
-        quiet = await asyncio.to_thread(run, agents()[name], request)
+async def test_bytes_that_mean_nothing_are_shown_and_change_nothing(
+    name: AgentName, tmp_path: Path, marker: str
+) -> None:
     noise = tmp_path / "noise"
     noise.write_bytes(NOISE)
-    noisy = agents()[name].reader(request)
-    shown = [reading.is_output for reading in _noise(noise, noisy.stdout_line)]
-    shown += [reading.is_output for reading in _noise(noise, noisy.stderr_line)]
-    assert sum(shown) >= len(shown) - 1, "all but an unknown event of codex is shown as output"
-    assert noisy.outcome(AgentExit(1, None)).error is not None
-    assert noisy.outcome(AgentExit(1, None)).usage.total_tokens == 0
-    assert quiet.outcome.error is None
-
-
-def _noise(path: Path, read: Callable[[bytes], Reading]) -> list[Reading]:
-    with subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        return [read(line.rstrip(b"\n")) for line in process.stdout]
+    async with prepared(name, "completes", tmp_path, marker) as request:
+        turn = await asyncio.to_thread(run, agents()[name], request, before=("cat", str(noise)))
+    heard = turn.readings[: NOISE.count(b"\n")]
+    assert [reading.is_output for reading in heard].count(False) == (1 if name == "codex" else 0), (
+        "only its own unknown"
+    )
+    assert turn.outcome.error is None
+    assert turn.outcome.usage.input_tokens == {"codex": 2100, "command": 1000}[name]
+    assert turn.outcome.last_message == "All is done."
 
 
 @pytest.mark.parametrize("name", AGENTS)

@@ -1,4 +1,4 @@
-"""Recording through the proxy: the same for the client as without it, the same again when it is played, and no key in the file."""
+"""Recording through the proxy: the client notices nothing, the file plays the same again and holds no key."""
 
 from __future__ import annotations
 
@@ -26,6 +26,10 @@ _HEADERS = {"authorization": f"Bearer {_KEY}"}
 def _scenario(*answers: dict[str, Any]) -> Scenario:
     turns = [{"responses": [answer]} for answer in answers]
     return parse_scenario(json.dumps({"name": "upstream", "turns": turns}), origin="test")
+
+
+def _client(server: ReplayServer | Recorder) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS)
 
 
 def _message(text: str) -> dict[str, Any]:
@@ -79,13 +83,16 @@ async def test_ways_to_go_wrong_are_recorded_as_such(tmp_path: Path) -> None:
         {"failed": {"code": "server_error", "message": "boom"}},
     )
     out = tmp_path / "wrong.yaml"
-    async with ReplayServer(original) as upstream, Recorder(upstream.base_url, out) as recorder:
-        async with httpx2.AsyncClient(base_url=recorder.base_url, headers=_HEADERS) as client:
-            limited = await client.post("/responses", json={"input": "a", "stream": True})
-            with pytest.raises(httpx2.RemoteProtocolError):
-                await client.post("/responses", json={"input": "b", "stream": True})
-            await client.post("/responses", json={"input": "c", "stream": True})
-            await client.post("/responses", json={"input": "d", "stream": True})
+    async with (
+        ReplayServer(original) as upstream,
+        Recorder(upstream.base_url, out) as recorder,
+        _client(recorder) as client,
+    ):
+        limited = await client.post("/responses", json={"input": "a", "stream": True})
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await client.post("/responses", json={"input": "b", "stream": True})
+        await client.post("/responses", json={"input": "c", "stream": True})
+        await client.post("/responses", json={"input": "d", "stream": True})
 
     assert (limited.status_code, limited.headers["retry-after"]) == (429, "7")
     error, cut, incomplete, failed = (turn.responses[0] for turn in load_scenario(out).turns)
@@ -103,12 +110,15 @@ async def test_the_key_goes_upstream_and_nowhere_else(tmp_path: Path, capfd: pyt
         {"items": [_message(f"Your key is {_KEY}, is it not?")]},
     )
     out = tmp_path / "key.yaml"
-    async with ReplayServer(original) as upstream, Recorder(upstream.base_url, out) as recorder:
-        async with httpx2.AsyncClient(base_url=recorder.base_url, headers=_HEADERS) as client:
-            refused = await client.post("/responses", json={"input": "a", "stream": True})
-            await client.post("/responses", json={"input": "b", "stream": True})
+    async with (
+        ReplayServer(original) as upstream,
+        Recorder(upstream.base_url, out) as recorder,
+        _client(recorder) as client,
+    ):
+        refused = await client.post("/responses", json={"input": "a", "stream": True})
+        await client.post("/responses", json={"input": "b", "stream": True})
         with_key = {request.session for request in upstream.requests}
-        async with httpx2.AsyncClient(base_url=upstream.base_url, headers=_HEADERS) as client:
+        async with _client(upstream) as client:
             await client.post("/responses", json={"input": "c"})
         direct = {request.session for request in upstream.requests}
 
@@ -126,10 +136,13 @@ async def test_the_key_goes_upstream_and_nowhere_else(tmp_path: Path, capfd: pyt
 async def test_an_answer_without_a_stream_is_recorded_too(tmp_path: Path) -> None:
     out = tmp_path / "Whole Answer.yaml"
     original = _scenario({"items": [_message("whole")], "usage": {"input": 4, "output": 1}})
-    async with ReplayServer(original) as upstream, Recorder(upstream.base_url, out) as recorder:
-        async with httpx2.AsyncClient(base_url=recorder.base_url, headers=_HEADERS) as client:
-            answer = await client.post("/responses", json={"input": "a", "model": "gpt-5.5"})
-            models = await client.get("/models")
+    async with (
+        ReplayServer(original) as upstream,
+        Recorder(upstream.base_url, out) as recorder,
+        _client(recorder) as client,
+    ):
+        answer = await client.post("/responses", json={"input": "a", "model": "gpt-5.5"})
+        models = await client.get("/models")
 
     assert answer.json()["output"][0]["content"][0]["text"] == "whole"
     assert models.json()["object"] == "list"
@@ -143,10 +156,9 @@ async def test_an_upstream_that_is_away_is_said_and_not_recorded(tmp_path: Path)
     async with ReplayServer(_scenario({"items": [_message("x")]})) as gone:
         address = gone.base_url
     out = tmp_path / "nothing.yaml"
-    async with Recorder(address, out) as recorder:
-        async with httpx2.AsyncClient(base_url=recorder.base_url, headers=_HEADERS) as client:
-            answer = await client.post("/responses", json={"input": "a", "stream": True})
-            page = await client.post("/responses", json={"input": "a"}, headers={"origin": "https://example.org"})
+    async with Recorder(address, out) as recorder, _client(recorder) as client:
+        answer = await client.post("/responses", json={"input": "a", "stream": True})
+        page = await client.post("/responses", json={"input": "a"}, headers={"origin": "https://example.org"})
 
     assert answer.status_code == 502
     assert f"{address} does not answer" in answer.json()["error"]["message"]

@@ -26,6 +26,10 @@ def _scenario(*answers: dict[str, Any], **fields: Any) -> Scenario:
     return parse_scenario(json.dumps({"name": "test", "turns": turns, **fields}), origin="test")
 
 
+def _client(server: ReplayServer) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS)
+
+
 def _say(text: str) -> dict[str, Any]:
     return {"items": [{"type": "message", "text": text}], "usage": {"input": 3, "output": 2}}
 
@@ -35,11 +39,10 @@ def _ask(prompt: str = "go", **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_stream_and_a_whole_answer_say_the_same() -> None:
-    async with ReplayServer(_scenario(_say("hello"), on_exhausted="repeat_last")) as server:
-        async with httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS) as client:
-            streamed = await client.post("/responses", json=_ask(stream=True))
-            whole = await client.post("/responses", json=_ask())
-            models = await client.get("/models")
+    async with ReplayServer(_scenario(_say("hello"), on_exhausted="repeat_last")) as server, _client(server) as client:
+        streamed = await client.post("/responses", json=_ask(stream=True))
+        whole = await client.post("/responses", json=_ask())
+        models = await client.get("/models")
 
     assert streamed.headers["content-type"].startswith("text/event-stream")
     last = EventReader().feed(streamed.content)[-1]
@@ -62,20 +65,18 @@ async def test_a_stream_and_a_whole_answer_say_the_same() -> None:
     ],
 )
 async def test_a_refused_request_uses_nothing_up(status: int, code: str, headers: dict[str, str], body: bytes) -> None:
-    async with ReplayServer(_scenario(_say("still there"))) as server:
-        async with httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS) as client:
-            refused = await client.post("/responses", content=body, headers=headers)
-            answered = await client.post("/responses", json=_ask())
+    async with ReplayServer(_scenario(_say("still there"))) as server, _client(server) as client:
+        refused = await client.post("/responses", content=body, headers=headers)
+        answered = await client.post("/responses", json=_ask())
 
     assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
     assert answered.json()["output"][0]["content"][0]["text"] == "still there"
 
 
 async def test_an_exhausted_scenario_is_a_clear_error() -> None:
-    async with ReplayServer(_scenario(_say("once"))) as server:
-        async with httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS) as client:
-            await client.post("/responses", json=_ask())
-            refused = await client.post("/responses", json=_ask("more"))
+    async with ReplayServer(_scenario(_say("once"))) as server, _client(server) as client:
+        await client.post("/responses", json=_ask())
+        refused = await client.post("/responses", json=_ask("more"))
 
     error = refused.json()["error"]
     assert (refused.status_code, error["code"]) == (400, "replay_exhausted")
@@ -87,10 +88,9 @@ async def test_an_error_answer_has_status_headers_and_body() -> None:
         "error": {"status": 429, "code": "rate_limit_exceeded", "message": "slow", "headers": {"retry-after": "7"}}
     }
     own = {"error": {"status": 503, "body": "<html>away</html>", "headers": {"content-type": "text/html"}}}
-    async with ReplayServer(_scenario(limited, own)) as server:
-        async with httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS) as client:
-            first = await client.post("/responses", json=_ask())
-            second = await client.post("/responses", json=_ask("again"))
+    async with ReplayServer(_scenario(limited, own)) as server, _client(server) as client:
+        first = await client.post("/responses", json=_ask())
+        second = await client.post("/responses", json=_ask("again"))
 
     assert (first.status_code, first.headers["retry-after"]) == (429, "7")
     assert first.json() == {
@@ -101,15 +101,16 @@ async def test_an_error_answer_has_status_headers_and_body() -> None:
 
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_drop_cuts_the_connection_after_the_headers(stream: bool) -> None:
-    async with ReplayServer(_scenario(_say("half") | {"drop": 1})) as server:
-        async with httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS) as client:
-            received = b""
-            async with client.stream("POST", "/responses", json=_ask(stream=stream)) as response:
-                with pytest.raises(httpx2.RemoteProtocolError):
-                    async for chunk in response.aiter_bytes():
-                        received += chunk
+    async with ReplayServer(_scenario(_say("half") | {"drop": 1})) as server, _client(server) as client:
+        received, was_cut = b"", False
+        async with client.stream("POST", "/responses", json=_ask(stream=stream)) as response:
+            try:
+                async for chunk in response.aiter_bytes():
+                    received += chunk
+            except httpx2.RemoteProtocolError:
+                was_cut = True
 
-    assert response.status_code == 200
+    assert (response.status_code, was_cut) == (200, True)
     kinds = [event["type"] for event in EventReader().feed(received)]
     assert kinds[-1:] == (["response.output_item.done"] if stream else [])
 
@@ -130,7 +131,7 @@ async def test_closing_does_not_wait_for_delayed_answers(delays: dict[str, int])
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org", ""])
 async def test_only_loopback_addresses_are_listened_on(host: str) -> None:
-    with pytest.raises(ConfigurationError, match="use 127.0.0.1 or ::1|127.0.0.1 or ::1 only"):
+    with pytest.raises(ConfigurationError, match=r"127\.0\.0\.1 or ::1"):
         await ReplayServer(_scenario(_say("x")), host=host).__aenter__()
 
 
@@ -143,10 +144,9 @@ async def test_a_port_in_use_is_named() -> None:
 
 
 async def test_requests_are_remembered_up_to_a_limit_and_without_the_key() -> None:
-    async with ReplayServer(_scenario(_say("x"), on_exhausted="repeat_last")) as server:
-        async with httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS) as client:
-            for number in range(KEPT_REQUESTS + 3):
-                await client.post("/responses", json=_ask(f"prompt {number}"))
+    async with ReplayServer(_scenario(_say("x"), on_exhausted="repeat_last")) as server, _client(server) as client:
+        for number in range(KEPT_REQUESTS + 3):
+            await client.post("/responses", json=_ask(f"prompt {number}"))
         requests = server.requests
 
     assert len(requests) == KEPT_REQUESTS

@@ -82,3 +82,15 @@ async def test_killed_connections_lose_and_repeat_nothing(valkey_url: str, redis
                 await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
         await eventually(lambda: len(seen.values) >= 60)
     assert seen.values == list(range(60))
+
+
+async def test_a_stream_that_comes_after_the_last_one_left_is_read_at_once(valkey_url: str, redis: Redis, eventually) -> None:  # type: ignore[no-untyped-def]
+    # The read that was begun for the first stream is still blocked when the second one comes.
+    first, second, seen = key(), key(), Seen()
+    async with reading(valkey_url, redis) as reader:
+        await reader.follow(first, "0-0", Seen().deliver)
+        await eventually(lambda: reader.connected)
+        reader.unfollow(first)
+        await redis.xadd(second, {"n": 1})
+        await reader.follow(second, "0-0", seen.deliver)
+        await eventually(lambda: seen.values == [1], deadline_s=5)

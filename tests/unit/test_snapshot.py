@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -34,7 +37,15 @@ def kinds(changes: list[FileChange]) -> list[tuple[str, str]]:
 
 
 def test_a_scan_finds_wanted_files_and_leaves_out_excluded_ones(tmp_path: Path) -> None:
-    for path in ("a.py", "src/b.py", "src/b.pyc", ".git/HEAD", "web/node_modules/x/y.js", "target/debug/app", "target.txt"):
+    for path in (
+        "a.py",
+        "src/b.py",
+        "src/b.pyc",
+        ".git/HEAD",
+        "web/node_modules/x/y.js",
+        "target/debug/app",
+        "target.txt",
+    ):
         write(tmp_path, path)
     assert list(scan(tmp_path, WATCH).files) == ["a.py", "target.txt", "src/b.py"]
 
@@ -74,7 +85,8 @@ def test_a_scan_is_bounded_and_takes_what_is_near_the_top(tmp_path: Path) -> Non
     assert (len(whole.files), whole.truncated) == (10, False)
     part = scan(tmp_path, WATCH, limit=8)
     assert part.truncated
-    assert list(part.files) == [f"top{number}" for number in range(5)] + ["deep/er/0"] * 0
+    assert set(part.files) > {f"top{number}" for number in range(5)}
+    assert len(part.files) == 6
     assert scan(tmp_path / "missing", WATCH).files == {}
 
 
@@ -89,6 +101,45 @@ def test_of_truncated_snapshots_nothing_is_guessed() -> None:
     before = snapshot({"changed": (1, 1, 1), "unseen now": (1, 1, 2)}, truncated=True, taken_ns=taken)
     after = snapshot({"changed": (2, 1, 1), "old": (taken - 10**9, 1, 3), "new": (taken + 1, 1, 4)}, truncated=True)
     assert kinds(diff(before, after)) == [("written", "changed"), ("written", "new")]
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path) -> None:
+    """Out of file descriptors, say: all files below would be told as deleted."""
+    write(tmp_path, "a")
+    write(tmp_path, "closed/b")
+    before = scan(tmp_path, WATCH)
+    with no_free_descriptors(but=0):
+        nothing = scan(tmp_path, WATCH)
+    assert nothing.unread == {""}
+    assert diff(before, nothing) == []
+    later = before.taken_ns + 10**9
+    part = Snapshot({"a": before.files["a"]}, truncated=False, taken_ns=later, unread=frozenset({"closed"}))
+    assert diff(before, part) == []
+    assert diff(part, before) == []
+    now = (later, 1, 1)
+    assert kinds(diff(part, snapshot({**before.files, "closed/c": now, "d": (1, 1, 1)}))) == [
+        ("written", "closed/c"),
+        ("written", "d"),
+    ]
+
+
+@contextmanager
+def no_free_descriptors(but: int) -> Iterator[None]:
+    """The process has `but` file descriptors left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    taken: list[int] = []
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for _ in range(but):
+            os.close(taken.pop())
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.fixture
@@ -191,7 +242,9 @@ def test_the_agent_may_name_the_workspace_through_a_link(ledger: WorkspaceLedger
     assert live(ledger, root, "b") == []
 
 
-def test_what_the_agent_reports_outside_or_excluded_does_not_disturb_the_end(ledger: WorkspaceLedger, root: Path) -> None:
+def test_what_the_agent_reports_outside_or_excluded_does_not_disturb_the_end(
+    ledger: WorkspaceLedger, root: Path
+) -> None:
     write(root, ".git/config")
     write(root, "x/__pycache__/y")
     for path in ("/etc/hostname", "../elsewhere", str(root), ".git/config", "x/__pycache__/y", "bad\0name", "folder"):

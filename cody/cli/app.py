@@ -1,0 +1,145 @@
+"""The command `cody`: its commands, their options, and the words that explain them.
+
+Modules that take long to import (pydantic, httpx2, rich) are imported inside the functions that need them, here and in the
+other `*_commands` modules: `cody --help` and shell completion have to answer within the time a person does not notice.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import cody
+from cody.cli import exits, look_commands, run_command, steer_commands
+from cody.cli.invoke import RootOptions, root_options
+from cody.cli.processes import become
+
+EXAMPLES = """\
+Examples:
+
+\b
+  cody init && cody run                   work on the epic in .cody-harness/current-epic
+  cody run --detach --max-turns 20        the same, and leave it alone
+  cody runs                               what runs, and what ran
+  cody watch 3f9a                         look at a run again, by the start of its id
+  cody demo                               see it work, with no key and no network
+"""
+EXIT_CODES = "Exit codes:\n\n\b\n" + "\n".join(f"  {code:<5}{words}" for code, words in exits.MEANING.items())
+
+app = typer.Typer(
+    name="cody",
+    help="Supervise coding agents that work unattended for hours: turns, events, control, a full record.",
+    epilog=f"{EXAMPLES}\n{EXIT_CODES}",
+    # Plain help: the decorated one costs as much again as all the rest of `cody --help`.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"cody {cody.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    ctx: typer.Context,
+    url: Annotated[
+        str | None, typer.Option(help="The server to talk to (CODY_URL).", metavar="URL", show_default=False)
+    ] = None,
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(help="The state folder (CODY_STATE_DIR).", metavar="DIR", show_default=False),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    ctx.obj = RootOptions(url, state_dir)
+
+
+def _pass_on(ctx: typer.Context, command: str) -> None:
+    options = root_options(ctx)
+    env = {} if options.state_dir is None else {"CODY_STATE_DIR": str(options.state_dir)}
+    env |= {} if options.url is None else {"CODY_URL": options.url}
+    become(command, ctx.args, env)
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def init(ctx: typer.Context) -> None:
+    """Make the .cody-harness folder of a repository."""
+    _pass_on(ctx, "init")
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def doctor(ctx: typer.Context) -> None:
+    """Check what Cody needs on this machine, and say what mends it."""
+    _pass_on(ctx, "doctor")
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def prompt(ctx: typer.Context) -> None:
+    """Print the prompt that the next turn would get; start nothing."""
+    _pass_on(ctx, "prompt")
+
+
+app.command(epilog=run_command.EXAMPLES)(run_command.run)
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def serve(ctx: typer.Context) -> None:
+    """Run the server in the foreground."""
+    _pass_on(ctx, "serve")
+
+
+app.command(epilog=look_commands.RUNS_EXAMPLES)(look_commands.runs)
+app.command(epilog=look_commands.SHOW_EXAMPLES)(look_commands.show)
+app.command(epilog=look_commands.WATCH_EXAMPLES)(look_commands.watch)
+app.command(epilog=look_commands.LOGS_EXAMPLES)(look_commands.logs)
+app.command(epilog=steer_commands.PAUSE_EXAMPLES)(steer_commands.pause)
+app.command(epilog=steer_commands.RESUME_EXAMPLES)(steer_commands.resume)
+app.command(epilog=steer_commands.CANCEL_EXAMPLES)(steer_commands.cancel)
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def demo(ctx: typer.Context) -> None:
+    """A run of three turns on a scratch project, with no key and no network."""
+    _pass_on(ctx, "demo")
+
+
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def replay(ctx: typer.Context) -> None:
+    """Play recorded model answers to agents: serve, list, record."""
+    _pass_on(ctx, "replay")
+
+
+@app.command()
+def version(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Print the version.
+
+    \b
+    Example: cody version --json
+    """
+    if as_json:
+        print(f'{{"version": "{cody.__version__}", "python": "{sys.version.split()[0]}"}}')
+    else:
+        print(f"cody {cody.__version__}")
+
+
+def main() -> None:
+    """The entry point of the command line; ends the process with the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that can't show a character must not end a command that has more to say.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app(prog_name="cody")

@@ -1,0 +1,132 @@
+"""The life of the server process: bind, open the service, serve, and end in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Coroutine
+
+from structlog import get_logger
+
+from cody.settings import Settings
+from harness.service import RunService
+from server.app import build_app
+from server.connection import ServerConfig
+from server.guards import Site
+from server.http import HttpServer
+from server.idle import IdleExit
+from server.listening import allow_many_open_files, bound_socket, loopback_address, port_error
+from server.ready import ServerFile, say_ready
+from server.stop import StopSignals
+from server.streams import OpenStreams
+
+log = get_logger()
+
+LAST_EVENTS_S = 1.0
+"""How long a stream whose run was cancelled by the shutdown has to bring that news."""
+LAST_ANSWERS_S = 2.0
+LAST_RESORT_S = 60
+"""uvicorn cancels what is left after so long, counted from the end of its grace: never needed, as far as is known."""
+
+
+async def serve(settings: Settings, stop: StopSignals) -> None:
+    """Serve until told to stop, or until nobody needs the server. Raises CodyError and OSError when it can't start."""
+    stop.begin()
+    allow_many_open_files()
+    address = loopback_address(settings.host)
+    bound = bound_socket(address, settings.port)
+    site = Site(address, bound.getsockname()[1])
+    server_file = ServerFile(settings.server_file)
+    try:
+        async with RunService.open(settings) as service:
+            await _serve_site(settings, stop, service, site, bound, server_file)
+    except asyncio.CancelledError:
+        if not stop.heard:
+            raise
+        log.info("server.stopped_at_start")
+    finally:
+        bound.close()
+        server_file.remove()
+
+
+async def _serve_site(
+    settings: Settings,
+    stop: StopSignals,
+    service: RunService,
+    site: Site,
+    bound: socket.socket,
+    server_file: ServerFile,
+) -> None:
+    streams = OpenStreams(service, keepalive_s=settings.sse_keepalive_s)
+    idle = _idle_exit(settings, service, stop)
+    config = ServerConfig(
+        build_app(service, site, streams),
+        on_connections=idle.connections if idle else lambda count: None,
+        last_resort_s=LAST_RESORT_S + int(settings.grace_s),
+    )
+    async with _running(streams), _serving(HttpServer(config), bound, site) as (server, serving):
+        server_file.write(site.url)
+        stop.started()
+        say_ready(site.url)
+        log.info("server.ready", url=site.url)
+        if idle:
+            idle.connections(0)
+        await _first_of(serving, stop.wait())
+        await _wind_up(settings, server, service, streams)
+
+
+def _idle_exit(settings: Settings, service: RunService, stop: StopSignals) -> IdleExit | None:
+    if settings.idle_exit_s is None:
+        return None
+    return IdleExit(settings.idle_exit_s, active_runs=lambda: service.active_runs, leave=stop.stop)
+
+
+async def _wind_up(settings: Settings, server: HttpServer, service: RunService, streams: OpenStreams) -> None:
+    """Stop accepting, end the agents, then the streams, which so have shown the agents' last events."""
+    log.info("server.stopping", active_runs=service.active_runs, open_streams=streams.count)
+    server.leave()
+    await service.shutdown()
+    await streams.end_all(grace_s=LAST_EVENTS_S if settings.on_shutdown == "cancel" else 0.0)
+    await server.cut_connections(after_s=LAST_ANSWERS_S)
+
+
+@contextlib.asynccontextmanager
+async def _running(streams: OpenStreams) -> AsyncIterator[None]:
+    reporting = asyncio.create_task(streams.report(), name="streams")
+    try:
+        yield
+    finally:
+        reporting.cancel()
+        await asyncio.wait([reporting])
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    server: HttpServer, bound: socket.socket, site: Site
+) -> AsyncIterator[tuple[HttpServer, asyncio.Task[None]]]:
+    """The server, listening; at the end of the block it leaves, and the last connection is gone."""
+    serving = asyncio.create_task(server.serve(sockets=[bound]), name="http")
+    try:
+        try:
+            await _first_of(serving, server.ready.wait())
+        except OSError as error:
+            raise port_error(site.host, site.port, error) from None
+        yield server, serving
+        await serving
+    finally:
+        server.leave()
+        serving.cancel()
+        await asyncio.wait([serving])
+
+
+async def _first_of(serving: asyncio.Task[None], awaited: Coroutine[None, None, object]) -> None:
+    """Wait for this; raises what ended the server, should that come first."""
+    waiting = asyncio.ensure_future(awaited)
+    try:
+        await asyncio.wait({serving, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    if serving.done():
+        await serving
+        raise RuntimeError("the HTTP server ended by itself")
