@@ -45,8 +45,12 @@ class Settings(BaseSettings):
     lock_ttl_ms: Annotated[int, Field(ge=500, le=600_000, validation_alias=_names("CODY_LOCK_TTL_MS"))] = 15_000
     sse_keepalive_s: Annotated[float, Field(gt=0, le=3600, validation_alias=_names("CODY_SSE_KEEPALIVE_SEC"))] = 15.0
     grace_s: Annotated[float, Field(ge=0, le=600, validation_alias=_names("CODY_GRACE_SEC"))] = 5.0
-    on_shutdown: Annotated[Literal["resume", "cancel"], Field(validation_alias=_names("CODY_ON_SHUTDOWN"))] = "resume"
-    """What a stopping server does with its runs: leave them to be taken up again, or cancel them."""
+    on_shutdown: Annotated[
+        Literal["resume", "finish-turn", "cancel"], Field(validation_alias=_names("CODY_ON_SHUTDOWN"))
+    ] = "resume"
+    """What a stopping process does with its runs: end the turn or finish it and hand the run on, or cancel the run."""
+    concurrency: Annotated[int, Field(ge=0, le=10_000, validation_alias=_names("CODY_CONCURRENCY"))] = 4
+    """How many runs this process works on at a time; 0 = it only hands them out."""
     idle_exit_s: Annotated[float | None, Field(gt=0, validation_alias=_names("CODY_IDLE_EXIT_SEC"))] = None
     """The server ends by itself after so long without an active run and without a client; null = never."""
     run_ttl_s: Annotated[int, Field(ge=60, validation_alias=_names("CODY_RUN_TTL_SEC"))] = 7 * 86_400

@@ -109,10 +109,17 @@ class Guard:
                 self.take_orders()
         if self.failed:
             return
-        left = descendants(os.getpid()) if self.kill_since else []
-        if self.ladder.cause or not self.subreaper:  # the agent's own clean end is worth no scan
-            left += kill_marked(self.marker, SECOND_NET_S)[1]  # what someone else started for it: at(1), a session bus
+        left = self.end_the_rest() if self.ladder.cause or not self.subreaper else []
         self.tell_processes("gone", left, f'"reason": {quote(self.ladder.cause or "exited")}, ')
+
+    def end_the_rest(self) -> list[Process]:
+        """The second net: what someone else started for this turn, at(1) or a session bus. Gives what will not end.
+
+        Not after the agent's own clean end: no child is left then, and the scan is not worth it.
+        """
+        left = descendants(os.getpid()) if self.kill_since else []
+        left += kill_marked(self.marker, quiet_s=0, timeout_s=SECOND_NET_S)[1]
+        return list({process.pid: process for process in left}.values())
 
     def start_agent(self, argv: list[str], cwd: str, env: dict[str, str]) -> None:
         guard = os.getpid()

@@ -23,13 +23,16 @@ from cody.contracts.wire import utc_text
 from cody.errors import CodyError, Fenced, SequenceGap
 from cody.store.events import Answer, Commit, PendingEvent, commit
 from harness.agents.base import Body
+from harness.spool import Spool, Spooled
 
 log = get_logger()
 
 BATCH_EVENTS = 500
 BATCH_BYTES = 1 << 20
+MEMORY_BYTES = 4 << 20
+"""While Redis is away so much waits in memory; full batches beyond it wait on disk, in the spool."""
 BUFFER_BYTES = 64 << 20
-"""While Redis is away so much is kept; then plain output is dropped first, and counted."""
+"""What may wait in memory when the spool is full too; then plain output is dropped, and counted."""
 MAX_BACKOFF_S = 1.0
 
 Meta = Mapping[str, str | int]
@@ -57,17 +60,20 @@ class _Batch:
     end_ttl_s: int | None = None
     bytes: int = 0
     done: asyncio.Future[Commit] | None = None
+    spooled: Spooled | None = None
 
     @property
     def is_open(self) -> bool:
         """Nothing waits for this batch alone: more may be put into it."""
-        return self.done is None and len(self.events) < BATCH_EVENTS and self.bytes < BATCH_BYTES
+        return (
+            self.done is None and self.spooled is None and len(self.events) < BATCH_EVENTS and self.bytes < BATCH_BYTES
+        )
 
 
 class Journal:
     """Writes one run's events, meta and turn records; see the module for the order of things."""
 
-    def __init__(self, redis: Redis, run_id: str, *, fence: int, last_seq: int) -> None:
+    def __init__(self, redis: Redis, run_id: str, *, fence: int, last_seq: int, spool: Spool) -> None:
         self.run_id = run_id
         self.fence = fence
         self.last_seq = last_seq
@@ -77,8 +83,9 @@ class Journal:
         self._redis = redis
         self._queue: deque[_Batch] = deque()
         self._buffered = 0
+        """Bytes of events in memory."""
+        self._spool = spool
         self._work = asyncio.Event()
-        self._closing = False
         self._writer = asyncio.create_task(self._write(), name=f"journal {run_id}")
 
     def emit(self, body: Body) -> None:
@@ -148,9 +155,9 @@ class Journal:
 
     async def close(self) -> None:
         """End the writer; what was not flushed is not written."""
-        self._closing = True
         self._writer.cancel()
         await asyncio.gather(self._writer, return_exceptions=True)
+        self._spool.close()
         self._fail(Fenced(f"the journal of run {self.run_id} is closed"), quiet=True)
 
     async def _committed(self, batch: _Batch) -> Commit:
@@ -159,9 +166,20 @@ class Journal:
         return await batch.done
 
     def _new_batch(self) -> _Batch:
+        if self._buffered > MEMORY_BYTES and len(self._queue) > 1 and self._queue[-1].done is None:
+            self._put_on_disk(self._queue[-1])
         batch = _Batch()
         self._queue.append(batch)
         return batch
+
+    def _put_on_disk(self, batch: _Batch) -> None:
+        """The last batch is full and many wait: its events go to the spool, in their place in the queue."""
+        if batch.spooled is not None or not batch.events:
+            return
+        batch.spooled = self._spool.put(batch.events)
+        if batch.spooled is not None:
+            self._buffered -= batch.bytes
+            batch.events, batch.bytes = [], 0
 
     def _open_batch(self) -> _Batch:
         if self._queue and self._queue[-1].is_open:
@@ -174,6 +192,8 @@ class Journal:
             while self._queue:
                 # Taken out before it is sent: what is emitted meanwhile gathers in the next one.
                 batch = self._queue.popleft()
+                if batch.spooled is not None:
+                    batch.events, batch.spooled = self._spool.take(batch.spooled), None
                 try:
                     answer = await self._send(batch)
                 except CodyError as error:

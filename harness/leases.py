@@ -28,7 +28,7 @@ class Lease:
     ttl_ms: int
     grace_s: float
     renewed_ns: int
-    on_lost: Callable[[], None]
+    on_lost: Callable[[], None] = lambda: None
     on_extended: Extend | None = field(default=None)
     """The guard of the agent that runs now."""
 
@@ -47,7 +47,11 @@ class Lease:
 class LeaseKeeper:
     """Renews until cancelled. While Redis is away it goes on trying; the guards' deadlines end what can't be kept."""
 
-    def __init__(self, redis: Redis, *, worker_id: str, ttl_ms: int) -> None:
+    def __init__(
+        self, redis: Redis, *, worker_id: str, ttl_ms: int, on_trouble: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_trouble` is called at each renewal that Redis did not answer."""
+        self._on_trouble = on_trouble
         self._redis = redis
         self._worker_id = worker_id
         self._ttl_ms = ttl_ms
@@ -80,6 +84,7 @@ class LeaseKeeper:
                 lost = await leases.renew(self._redis, run_ids, worker_id=self._worker_id, ttl_ms=self._ttl_ms)
         except StoreUnavailable as error:
             log.warning("lease.renewal_failed", runs=len(run_ids), error=error.message)
+            self._on_trouble()
             return False
         for run_id in run_ids:
             lease = self._leases.get(run_id)

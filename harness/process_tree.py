@@ -11,7 +11,7 @@ import signal
 import time
 
 ROUND_S = 1.0
-EMPTY_SCANS = 2  # a process can fork and end between two lines of one scan; what it left is in the next
+SCAN_PAUSE_S = 0.02
 
 
 class Process:
@@ -104,21 +104,32 @@ def send_signal(process: Process, *signums: int) -> None:
             os.close(handle)
 
 
-def kill_marked(pairs: list[bytes], timeout_s: float) -> tuple[list[Process], list[Process]]:
-    """SIGKILL to all that is `marked`, until none is left; blocks. Gives (what was killed, what is still there)."""
+def kill_marked(pairs: list[bytes], *, quiet_s: float, timeout_s: float) -> tuple[list[Process], list[Process]]:
+    """SIGKILL to all that is `marked`; blocks. Gives (what was killed, what is still there).
+
+    Returns when scans have found nothing for `quiet_s`: one scan misses what is forked behind its back, and a process
+    in the middle of an exec, which has no environment for that moment.
+    """
     killed: dict[tuple[int, int], Process] = {}
     give_up_at = time.monotonic() + timeout_s
-    empty = 0
-    found: list[Process] = []
-    while empty < EMPTY_SCANS and time.monotonic() < give_up_at:
+    quiet_since = 0.0
+    while True:
         found = marked(pairs)
-        empty = 0 if found else empty + 1
+        now = time.monotonic()
+        if found:
+            quiet_since = 0.0
+        elif now - (quiet_since := quiet_since or now) >= quiet_s:
+            return list(killed.values()), []
+        if now >= give_up_at:
+            left = {(process.pid, process.started) for process in found}
+            return [process for key, process in killed.items() if key not in left], found
         for process in found:
             send_signal(process, signal.SIGKILL)
             killed[process.pid, process.started] = process
-        await_end(found, min(ROUND_S, max(0.0, give_up_at - time.monotonic())))
-    left = {(process.pid, process.started) for process in found}
-    return [process for key, process in killed.items() if key not in left], found
+        if found:
+            await_end(found, min(ROUND_S, give_up_at - now))
+        else:
+            time.sleep(SCAN_PAUSE_S)
 
 
 def await_end(found: list[Process], timeout_s: float) -> None:

@@ -112,17 +112,27 @@ class RunService:
             raise StoreUnavailable(NO_STORE)
         return self._parts
 
-    async def start(self, request: StartRunRequest) -> StartRunAnswer:
-        """Record a run and begin to work on it in the background; raises InvalidRequest, Forbidden, StoreUnavailable."""
+    async def start(self, request: StartRunRequest, *, idempotency_key: str | None = None) -> StartRunAnswer:
+        """Record a run and have it worked on in the background; raises InvalidRequest, Forbidden, StoreUnavailable.
+
+        The same key with the same request gives the same run, within a day; with another request it raises Conflict.
+        """
         store = self._store
         self._check_allowed(request)
         await asyncio.to_thread(epic.locate, request.config, request.epic_id)
-        run_id = str(uuid.uuid4())
         with store_calls("start a run"):
-            await runs.create(store.redis, run_id, epic_id=request.epic_id, config=request.config, now_ms=now_ms())
+            run_id = await runs.create(
+                store.redis,
+                str(uuid.uuid4()),
+                epic_id=request.epic_id,
+                config=request.config,
+                now_ms=now_ms(),
+                idempotency_key=idempotency_key,
+            )
             snapshot = await runs.snapshot(store.redis, run_id, now_ms=now_ms())
         log.info("run.queued", run_id=run_id, epic_id=request.epic_id, agent=request.config.agent)
-        store.crew.take(run_id)
+        if snapshot.status == "queued":
+            await store.crew.submit(run_id)
         return StartRunAnswer(run_id=run_id, stream_key=snapshot.stream_key, meta=snapshot)
 
     def _check_allowed(self, request: StartRunRequest) -> None:
@@ -243,14 +253,12 @@ class RunService:
 @asynccontextmanager
 async def _parts(settings: Settings, server: StoreServer) -> AsyncIterator[_Open]:
     redis = connect(server.url)
-    crew = Crew(server.url, redis, settings)
     tails = TailHub(server.url, redis)
-    tasks = [asyncio.create_task(crew.run(), name="crew"), asyncio.create_task(tails.run(), name="tails")]
+    tailing = asyncio.create_task(tails.run(), name="tails")
     try:
-        yield _Open(redis, server.facts, crew, tails)
+        async with Crew.open(server.url, redis, settings) as crew:
+            yield _Open(redis, server.facts, crew, tails)
     finally:
-        await crew.dismiss("resume")
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        tailing.cancel()
+        await asyncio.gather(tailing, return_exceptions=True)
         await redis.aclose()

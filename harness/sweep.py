@@ -17,6 +17,7 @@ from harness.process_tree import Process, await_end, kill_marked, processes
 
 PR_SET_CHILD_SUBREAPER = 36
 REAP_TIMEOUT_S = 1.0
+SWEEP_QUIET_S = 0.1
 SWEEP_TIMEOUT_S = 10.0  # SIGKILL takes milliseconds, unless the kernel holds the process: a dead network disk
 
 
@@ -76,7 +77,7 @@ async def _kill(marker: Mapping[str, str]) -> tuple[list[Process], list[Process]
     if not marker:
         raise ValueError("an empty marker would match every process")
     pairs = [os.fsencode(f"{name}={value}") for name, value in marker.items()]
-    return await asyncio.to_thread(kill_marked, pairs, SWEEP_TIMEOUT_S)
+    return await asyncio.to_thread(kill_marked, pairs, quiet_s=SWEEP_QUIET_S, timeout_s=SWEEP_TIMEOUT_S)
 
 
 def _reap(agent_pid: int, killed: list[Process]) -> dict[int, int]:

@@ -51,6 +51,8 @@ from harness.verdict import Completion
 log = get_logger()
 
 InterruptReason = Literal["cancel", "shutdown", "fenced"]
+BROKEN = frozenset({"lease_expired", "guard_died", "worker_lost"})
+"""Interruptions that nobody asked for: they count against the restart budget."""
 MESSAGE_BYTES = 4_096
 
 

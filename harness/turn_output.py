@@ -58,11 +58,12 @@ class StreamPath:
                 self._emit(body)
 
         if truncated and reading.is_output:
-            self._cut_at = offset + len(data)
+            # The throttle counts each line with its newline; what it gets of this one counts that already.
+            self._cut_at = offset + len(data) + 1
 
     def _count_cut(self, end: int, now: float) -> None:
         if self._cut_at is not None:
-            self._throttle.drop(end - self._cut_at, self._log.offset_of(self._stream, self._cut_at), now)
+            self._throttle.drop(max(0, end - self._cut_at), self._log.offset_of(self._stream, self._cut_at), now)
             self._cut_at = None
 
     def _arm(self) -> None:

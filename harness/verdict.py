@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from cody.contracts.run import CompletionSource, RunConfig, RunError, RunStats, RunStatus
 
 
+RESTART_BUDGET = 5
+"""Breaks in a row after which a run fails; a turn that ends by itself starts the count anew."""
+MAX_RESTART_DELAY_S = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """The work is done, and what says so."""
@@ -51,3 +56,20 @@ def after_turn(*, config: RunConfig, stats: RunStats, found: Completion | None, 
 def may_take_turn(status: RunStatus) -> bool:
     """Only a running run takes turns; one that is to pause, is paused or is to end does not."""
     return status == "running"
+
+
+def restart_delay_s(breaks: int) -> float:
+    """How long to wait before the next attempt: nothing after the first break, then 1, 2, 4, ... seconds."""
+    return 0.0 if breaks < 2 else min(MAX_RESTART_DELAY_S, 2.0 ** (breaks - 2))
+
+
+def restarts_exhausted(breaks: int, what: str) -> RunError:
+    """The run fails: something breaks its turns again and again."""
+    return RunError(
+        code="restart_budget_exhausted",
+        message=(
+            f"{breaks} turns in a row were cut off, the last one by: {what}. Look at the server's log and the turns' output; "
+            "a new run starts with a new budget"
+        ),
+        retryable=True,
+    )

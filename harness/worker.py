@@ -12,7 +12,6 @@ import contextlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 from structlog import get_logger
 
@@ -35,12 +34,22 @@ from cody.store import meta
 from cody.store.control import ControlMessage
 from harness.agents.base import Body
 from harness.journal import Journal, Meta, now_ms
-from harness.turn import InterruptReason, Turn, TurnEnd, TurnMaker
-from harness.verdict import Complete, Completion, Fail, NextTurn, Step, after_turn, may_take_turn
+from harness.slots import Slot
+from harness.turn import BROKEN, InterruptReason, Turn, TurnEnd, TurnMaker
+from harness.verdict import (
+    RESTART_BUDGET,
+    Complete,
+    Completion,
+    Fail,
+    NextTurn,
+    Step,
+    after_turn,
+    may_take_turn,
+    restart_delay_s,
+    restarts_exhausted,
+)
 
 log = get_logger()
-
-ShutdownMode = Literal["resume", "cancel"]
 
 
 @dataclass(slots=True)
@@ -54,6 +63,8 @@ class RunState:
     """Turns of any outcome, this one included: the number of the last turn."""
     end_ttl_s: int
     reason: str | None = None
+    broken_starts: int = 0
+    """How often in a row a turn was cut off by the loss of its worker, its guard or its lease."""
 
 
 @dataclass(slots=True)
@@ -65,8 +76,11 @@ class _Inbox:
 class RunWorker:
     """Drives one run until it has ended, the server shuts down, or another worker took it."""
 
-    def __init__(self, state: RunState, journal: Journal, turns: TurnMaker, *, worker_id: str, host: str) -> None:
+    def __init__(
+        self, state: RunState, journal: Journal, turns: TurnMaker, slot: Slot, *, worker_id: str, host: str
+    ) -> None:
         self.state = state
+        self._slot = slot
         self._worker_id = worker_id
         self._host = host
         self._journal = journal
@@ -75,6 +89,7 @@ class RunWorker:
         self._inbox = _Inbox()
         self._changed = asyncio.Event()
         self._leaving = asyncio.Event()
+        self._last_turn = False
 
     @property
     def turn(self) -> Turn | None:
@@ -103,6 +118,7 @@ class RunWorker:
             if not work.done():
                 work.cancel()
             await asyncio.gather(work, lost, return_exceptions=True)
+            self._slot.give_back()
 
     async def _crash(self, error: Exception) -> None:
         message = f"a defect in Cody ended the run ({type(error).__name__}: {str(error)[:300]}): see the server's log"
@@ -117,6 +133,12 @@ class RunWorker:
         self._leaving.set()
         self._changed.set()
         self._interrupt(reason)
+
+    def leave_after_turn(self) -> None:
+        """As `leave`, but the turn that runs is made to its end."""
+        self._last_turn = True
+        if self._turn is None:
+            self.leave("shutdown")
 
     def control(self, message: ControlMessage) -> None:
         """Apply a control message; each message is given once, in order."""
@@ -145,14 +167,18 @@ class RunWorker:
             self._turn.interrupt(reason)
 
     async def _loop(self) -> None:
+        await self._wait_after_breaks()
         while not self._leaving.is_set():
             match self.state.status:
+                case "queued" | "running" if not await self._slot_or_news():
+                    continue
                 case "running":
                     await self._take_turn()
                 case "pausing":
                     reason = self.state.reason or "manual"
                     await self._change("pause_acknowledged", [RunPaused(reason=reason)], {})
                 case "paused":
+                    self._slot.give_back()
                     await self._wait(None)
                 case "cancelling":
                     await self._end("cancel_acknowledged", [RunCancelled(reason=self.state.reason or "manual")], {})
@@ -162,6 +188,27 @@ class RunWorker:
                 case _:
                     return
         await self._flush()
+
+    async def _slot_or_news(self) -> bool:
+        """True with a slot to work in; False when something happened before one was free."""
+        if self._slot.take_now():
+            return True
+        self._changed.clear()
+        taking = asyncio.create_task(self._slot.take())
+        news = asyncio.create_task(self._changed.wait())
+        try:
+            await asyncio.wait({taking, news}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (taking, news):
+                task.cancel()
+            await asyncio.gather(taking, news, return_exceptions=True)
+        return self._slot.held and not self._leaving.is_set()
+
+    async def _wait_after_breaks(self) -> None:
+        """A turn that breaks again and again is tried less and less often."""
+        delay_s = restart_delay_s(self.state.broken_starts)
+        if delay_s and self.state.status == "running":
+            await self._wait(delay_s)
 
     async def _flush(self) -> None:
         with contextlib.suppress(Fenced):
@@ -176,11 +223,24 @@ class RunWorker:
         finally:
             self._turn = None
         self.state.stats = end.stats
-        if end.interrupted is not None:
-            return
+        if self._last_turn:
+            self.leave("shutdown")
         if self.state.status == "cancelling":
             return
-        await self._go_on(end)
+        if end.interrupted is None:
+            self._count_breaks(0)
+            await self._go_on(end)
+        elif end.interrupted in BROKEN:
+            self._count_breaks(self.state.broken_starts + 1)
+            if self.state.broken_starts > RESTART_BUDGET:
+                await self._fail(restarts_exhausted(self.state.broken_starts, end.interrupted))
+            else:
+                await self._wait_after_breaks()
+
+    def _count_breaks(self, count: int) -> None:
+        if count != self.state.broken_starts:
+            self.state.broken_starts = count
+            self._journal.set({"brokenStarts": count or ""})
 
     async def _go_on(self, end: TurnEnd) -> None:
         step = after_turn(config=self._turns.config, stats=end.stats, found=end.completion, error=end.error)

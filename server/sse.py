@@ -32,7 +32,7 @@ RETRY = b"retry: 2000\n\n"
 KEEPALIVE = b":keepalive\n\n"
 DONE = b"data: [DONE]\n\n"
 PART_BYTES = 32 << 10
-"""Sent at once: large enough that a replay is not all sending, small enough that 1,000 stalled readers fit in memory."""
+"""Sent at once: large enough for a fast replay, small enough that a thousand stalled readers fit in memory."""
 
 
 def parts(frames: Sequence[Frame]) -> Iterator[bytes]:

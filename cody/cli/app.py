@@ -1,7 +1,7 @@
 """The command `cody`: its commands, their options, and the words that explain them.
 
-Modules that take long to import (pydantic, httpx2, rich) are imported inside the functions that need them, here and in the
-other `*_commands` modules: `cody --help` and shell completion have to answer within the time a person does not notice.
+Modules that take long to import (pydantic, httpx2, rich) are imported inside the functions that need them, here and in
+the `*_command` modules: `cody --help` and shell completion have to answer within a time that a person does not notice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What an item of the agent's answer says, read leniently: it comes from the agent, and any field may be anything. Pure.
+"""What an item of the agent's answer says, read leniently: any field may be anything, since the agent wrote it. Pure.
 
-Shape: items of the OpenAI Responses API as Cody's agents write them: calls of the shell are named exec_command with `cmd`,
-their outputs carry `exit_code` beside the API's own fields; a plan is a call of update_plan.
+Shape: items of the OpenAI Responses API as Cody's agents write them. Calls of the shell are named exec_command and have
+`cmd`; their outputs carry `exit_code` beside the API's own fields; a plan is a call of update_plan.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _output(item: Mapping[str, JsonValue], at_s: float) -> Item:
 
 
 def shell_script(command: str) -> str:
-    """The script of `/bin/bash -lc 'SCRIPT'`, in which codex wraps what the model asked for; else `command` as it is."""
+    """The script of `/bin/bash -lc 'SCRIPT'`, as codex wraps what the model asked for; else `command` as it is."""
     shell, _, rest = command.partition(" ")
     flag, _, quoted = rest.partition(" ")
     if not shell.endswith("sh") or flag not in {"-c", "-lc"}:

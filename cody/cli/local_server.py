@@ -1,7 +1,7 @@
 """A server for the runs of this user, started when none answers.
 
-Child processes belong in `harness/process.py`; this one is an exception, because `cody` cannot import `harness`, and the
-server it starts is no child for long: it goes on when the command has ended, and ends by itself when it is idle.
+Child processes belong in `harness/process.py`; this one is an exception, because `cody` cannot import `harness`, and
+the server is no child for long: it goes on when the command has ended, and ends by itself when it is idle.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import fcntl
 import os
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -24,6 +25,7 @@ from cody.errors import ConfigurationError
 from cody.settings import DEFAULT_PORT, Settings
 
 IDLE_EXIT_S = 300
+LOG_NAME = "server.log"
 START_DEADLINE_S = 60.0
 """A start takes about a second; the rest is for an append-only file of hours that is loaded first."""
 LOCK_POLL_S = 0.05
@@ -67,11 +69,29 @@ async def _only_one(path: Path) -> AsyncIterator[None]:
 
 
 async def _start(settings: Settings, console: Console) -> str:
-    log_path = settings.state_dir / "server.log"
+    log_path = settings.state_dir / LOG_NAME
     console.print(f"no server is running: starting one (log: {log_path})", style="dim", soft_wrap=True)
+    started = await start_server(settings, "--port", str(_port(settings)), "--idle-exit", str(IDLE_EXIT_S))
+    return started.url
+
+
+@dataclass(frozen=True, slots=True)
+class StartedServer:
+    """A server that is ready. It ends by itself as its flags say, or by a SIGTERM to `process`."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+
+async def start_server(settings: Settings, *flags: str, env: Mapping[str, str] | None = None) -> StartedServer:
+    """A new server on the state folder, once it is ready; `env` replaces the environment.
+
+    Raises ServerUnreachable, with the end of its log, when it does not come up.
+    """
+    log_path = settings.state_dir / LOG_NAME
     with _open_log(log_path) as log:
-        log_start = log.tell()
-        process = _spawn(settings, log)
+        log_start = log.seek(0, os.SEEK_END)
+        process = _spawn(settings, flags, log, env)
     assert process.stdout is not None
     try:
         async with asyncio.timeout(START_DEADLINE_S):
@@ -89,16 +109,18 @@ async def _start(settings: Settings, console: Console) -> str:
             process.wait(5.0)
         tail = log_tail(log_path, since=log_start)
         raise ServerUnreachable(f"the server could not be started ({line or 'it ended'}). {log_path} ends:\n{tail}")
-    return url.rstrip("/")
+    return StartedServer(url.rstrip("/"), process)
 
 
-def _spawn(settings: Settings, log: BinaryIO) -> subprocess.Popen[bytes]:
-    flags = ["--host", settings.host, "--port", str(_port(settings)), "--state-dir", str(settings.state_dir)]
+def _spawn(
+    settings: Settings, flags: Sequence[str], log: BinaryIO, env: Mapping[str, str] | None
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [*module_command("server"), *flags, "--idle-exit", str(IDLE_EXIT_S)],
+        [*module_command("server"), "--host", settings.host, "--state-dir", str(settings.state_dir), *flags],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=log,
+        env=env,
         # It outlives this command and its terminal: no Ctrl-C and no hang-up of theirs, and no folder that is in use.
         start_new_session=True,
         cwd=settings.state_dir,

@@ -43,7 +43,7 @@ Examples:
   cody logs 3f9a --turn 2 > turn-2.log
   cody logs 3f9a --follow
 
-Into a file or a pipe the bytes go as the agent wrote them. On a terminal, control characters are shown instead of obeyed.
+Into a file or a pipe the bytes go as the agent wrote them. On a terminal, control characters are shown, not obeyed.
 """
 
 

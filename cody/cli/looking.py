@@ -12,7 +12,7 @@ from cody.cli import exits
 from cody.cli.run_ids import find_run_id
 from cody.cli.running import connect, watch_run, where_output_is
 from cody.cli.tables import ID_CHARS, runs_table, snapshot_table, turns_table
-from cody.cli.terminal import print_json, stderr_console, stdout_console
+from cody.cli.terminal import print_json, print_table, stderr_console, stdout_console
 from cody.cli.untrusted import one_line, safe
 from cody.client import CodyClient, find_server
 from cody.contracts.run import TERMINAL, RunPage, RunStatus, RunSummary
@@ -47,7 +47,7 @@ async def list_runs(
         print_json(RunPage(runs=found, next_cursor=page.next_cursor))
         return
     if found:
-        stdout_console().print(runs_table(found, datetime.now(UTC)))
+        print_table(stdout_console(), runs_table(found, datetime.now(UTC)))
     else:
         stderr_console().print("no runs" + (" like that" if status or epic else " yet: start one with `cody run`"))
     if page.next_cursor is not None:
@@ -64,17 +64,17 @@ async def show_run(settings: Settings, given: str, *, json: bool) -> None:
         print_json({"run": snapshot, "turns": turns})
         return
     console = stdout_console()
-    console.print(snapshot_table(snapshot, where_output_is(settings, snapshot)))
+    print_table(console, snapshot_table(snapshot, where_output_is(settings, snapshot)))
     if turns:
         console.print()
-        console.print(turns_table(turns))
+        print_table(console, turns_table(turns))
 
 
 async def watch_existing(settings: Settings, given: str, *, from_: str, json: bool) -> int:
     """Watch a run; the exit code."""
     async with await connect(settings) as client:
-        run_id = await find_run_id(client, given)
-        return await watch_run(client, settings, run_id, from_=from_, json=json)
+        run = await client.snapshot(await find_run_id(client, given))
+        return await watch_run(client, settings, run, from_=from_, json=json)
 
 
 async def print_output(settings: Settings, given: str, *, turn: int | None, follow: bool) -> int:

@@ -23,8 +23,8 @@ MODULES: Mapping[str, str] = {
 def module_command(module: str) -> list[str]:
     """The command line that runs a module of this installation.
 
-    -P: without it, Python would look for the module in the current folder first, and a project there that has a `server`
-    of its own is not rare.
+    -P: without it, Python would look for the module in the current folder first, and a project with a `server` of its
+    own is not rare.
     """
     return [sys.executable, "-P", "-m", module]
 
@@ -33,4 +33,4 @@ def become(command: str, arguments: Sequence[str], env: Mapping[str, str]) -> No
     """Go on as the module of `command`; its exit code becomes ours. `env` is added to the environment."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [*module_command(MODULES[command]), *arguments], {**os.environ, **env})
+    os.execve(sys.executable, [*module_command(MODULES[command]), *arguments], {**os.environ, **env})  # noqa: S606

@@ -9,7 +9,7 @@ from cody.cli.local_server import ensure_server
 from cody.cli.screen import make_screen
 from cody.cli.status_bar import status_text
 from cody.cli.tables import snapshot_table
-from cody.cli.terminal import is_interactive, print_json, stderr_console, stdout_console
+from cody.cli.terminal import is_interactive, print_json, print_table, stderr_console, stdout_console
 from cody.cli.watching import Watched, watch
 from cody.client import CodyClient, ServerUnreachable, find_server
 from cody.contracts.run import RunSnapshot, StartRunRequest
@@ -30,7 +30,7 @@ async def start_run(settings: Settings, request: StartRunRequest, *, detach: boo
                 errors.print(f"started; watch it with: cody watch {answer.run_id[:8]}", style="dim", soft_wrap=True)
             return exits.OK
         errors.print(f"run {answer.run_id}  on {url}", style="dim", soft_wrap=True)
-        return await watch_run(client, settings, answer.run_id, from_="0", json=json)
+        return await watch_run(client, settings, answer.meta, from_="0", json=json)
 
 
 async def connect(settings: Settings) -> CodyClient:
@@ -45,14 +45,14 @@ async def connect(settings: Settings) -> CodyClient:
     return CodyClient(url)
 
 
-async def watch_run(client: CodyClient, settings: Settings, run_id: str, *, from_: str, json: bool) -> int:
+async def watch_run(client: CodyClient, settings: Settings, run: RunSnapshot, *, from_: str, json: bool) -> int:
     """Watch a run to its end, say how it ended, and give the exit code."""
     screen = make_screen(json=json)
-    watched = await watch(client, run_id, screen, from_=from_, interactive=is_interactive() and not json)
+    watched = await watch(client, run, screen, from_=from_, interactive=is_interactive() and not json)
     if not json and watched.outcome == "ended":
         console = stdout_console()
         console.print()
-        console.print(snapshot_table(watched.snapshot, where_output_is(settings, watched.snapshot)))
+        print_table(console, snapshot_table(watched.snapshot, where_output_is(settings, watched.snapshot)))
     say_how_to_go_on(watched)
     return exits.of_status(watched.snapshot.status) if watched.outcome == "ended" else exits.RUN_GOES_ON
 

@@ -26,7 +26,7 @@ QUESTION = " [d]etach   [p]ause at the end of the turn   [c]ancel   [enter] keep
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What the bar shows. `lost`: why there is no connection; `asking`: Ctrl-C was pressed; `doing`: a running command."""
+    """`lost`: why there is no connection; `asking`: Ctrl-C was pressed; `doing`: a command that runs now."""
 
     snapshot: RunSnapshot
     lost: str | None = None
@@ -70,11 +70,11 @@ def _facts(run: RunSnapshot) -> list[Text]:
     if stats.files_written:
         facts.append(Text(plural(stats.files_written, "file")))
     if stats.tests_passed or stats.tests_failed:
-        facts.append(tests_text(stats))
+        facts.append(Text("tests ").append_text(tests_text(stats)))
     return facts
 
 
 def tests_text(stats: RunStats) -> Text:
-    """`tests 6 passed, 1 failed`, in the colour of what matters."""
-    text = Text("tests ").append(f"{stats.tests_passed} passed", "" if stats.tests_failed else "green")
+    """`6 passed, 1 failed`, in the colour of what matters."""
+    text = Text(f"{stats.tests_passed} passed", "" if stats.tests_failed else "green")
     return text.append(f", {stats.tests_failed} failed", "red") if stats.tests_failed else text

@@ -8,6 +8,7 @@ import sys
 import orjson
 from pydantic import BaseModel
 from rich.console import Console
+from rich.table import Table
 
 PIPE_WIDTH = 4_000
 
@@ -17,6 +18,17 @@ def stdout_console() -> Console:
     # Into a pipe or a file nothing is cut or folded: who reads there can't widen the window.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
     return Console(markup=False, emoji=False, highlight=False, width=width)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """The table; without the blanks that fill its lines, where it goes to a program."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as captured:
+        console.print(table)
+    lines = captured.get().rstrip("\n").split("\n")
+    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in lines))
 
 
 def stderr_console() -> Console:

@@ -34,11 +34,10 @@ class Watched:
     snapshot: RunSnapshot
 
 
-async def watch(client: CodyClient, run_id: str, screen: Screen, *, from_: str, interactive: bool) -> Watched:
+async def watch(client: CodyClient, run: RunSnapshot, screen: Screen, *, from_: str, interactive: bool) -> Watched:
     """Show a run until it has ended, or the person detaches or has paused it. Raises what the client raises."""
-    snapshot = await client.snapshot(run_id)
     with screen:
-        watcher = _Watcher(client, snapshot, screen)
+        watcher = _Watcher(client, run, screen)
         with Steering(watcher.wishes.put_nowait, interactive=interactive):
             outcome = await watcher.run(from_)
     return Watched(outcome, await _last_snapshot(client, watcher.snapshot))
@@ -63,6 +62,7 @@ class _Watcher:
         self._asking = False
         self._leave_when_paused = False
         self._paused_is_shown = False
+        self._last_seq = 0
 
     async def run(self, from_: str) -> Outcome:
         self._show_status()
@@ -93,9 +93,12 @@ class _Watcher:
             received_any = False
             try:
                 async with aclosing(self._client.stream(self.snapshot.run_id, from_, on_lost=self._on_lost)) as stream:
-                    async for received in stream:
+                    async for stream_id, event in stream:
                         received_any = True
-                        await self._events.put(received)
+                        # After a stream was begun anew, it may bring again what was shown.
+                        if event.seq > self._last_seq:
+                            self._last_seq = event.seq
+                            await self._events.put((stream_id, event))
                 return
             except StreamTrimmed as error:
                 if from_ == "0" and not received_any:

@@ -242,6 +242,8 @@ class RunSnapshot(RunSummary):
     """All that is known of a run."""
 
     config: RunConfig
+    queue_place: Int | None = None
+    """1 = the next to be taken by a host that has room; null = it does not wait."""
 
 
 class StartRunAnswer(Wire):

@@ -16,4 +16,6 @@ def store_calls(doing: str) -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError, TimeoutError) as error:
-        raise StoreUnavailable(f"can't {doing}: Redis does not answer ({type(error).__name__}: {str(error)[:200]})") from error
+        raise StoreUnavailable(
+            f"can't {doing}: Redis does not answer ({type(error).__name__}: {str(error)[:200]})"
+        ) from error

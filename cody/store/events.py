@@ -81,7 +81,7 @@ async def commit(
     for event in events:
         args += (event.type, event.ts, event.payload)
     args += flat_meta
-    names = [keys.meta(run_id), keys.events(run_id), keys.turns(run_id)]
+    names = [keys.meta(run_id), keys.events(run_id), keys.turns(run_id), keys.ACTIVE, keys.QUEUED]
     if end_ttl_s is not None:
         names += [keys.control(run_id), keys.subscribers(run_id)]
     answer, last_seq, status = await script("commit")(redis, names, args)

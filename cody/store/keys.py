@@ -8,6 +8,9 @@ from typing import Literal
 
 PREFIX = "codi:api"
 INDEX = f"{PREFIX}:runs:index"
+ACTIVE = f"{PREFIX}:runs:active"
+QUEUED = f"{PREFIX}:runs:queued"
+DOCKET = f"{PREFIX}:docket"
 
 EVENTS_MAXLEN = 50_000
 """Approximate: Redis trims whole nodes, so a stream may hold some hundred entries more."""
@@ -37,6 +40,10 @@ def subscribers(run_id: str) -> str:
 
 def turns(run_id: str) -> str:
     return f"{PREFIX}:run:{run_id}:turns"
+
+
+def idempotency(key_sha256: str) -> str:
+    return f"{PREFIX}:idempotency:{key_sha256}"
 
 
 def wake(worker_id: str) -> str:
@@ -80,9 +87,17 @@ RULES: tuple[KeyRule, ...] = (
     _rule(f"{PREFIX}:run:ID:subscribers", "zset", "expired members are dropped at each read", always_ttl=True),
     _rule(f"{PREFIX}:worker:ID:wake", "stream", "MAXLEN 1", always_ttl=True, max_entries=2),
     _rule(INDEX, "zset", "ids of forgotten runs are dropped at each listing"),
+    _rule(ACTIVE, "zset", "runs that have not ended"),
+    _rule(QUEUED, "zset", "runs that no host has taken yet"),
+    KeyRule(re.compile(re.escape(f"{PREFIX}:idempotency:") + "[0-9a-f]{64}\\Z"), "hash", True, "TTL of a day"),
 )
 
 
 def rule_for(key: str) -> KeyRule | None:
     """The rule that a key falls under; None = a key that nobody declared."""
     return next((rule for rule in RULES if rule.pattern.match(key)), None)
+
+
+def is_dockets(key: str) -> bool:
+    """A key of the dispatcher's library, which bounds its own."""
+    return key.startswith((f"{DOCKET}:", "docket:"))

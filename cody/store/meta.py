@@ -108,10 +108,12 @@ def summary(run_id: str, fields: Fields, subscribers: int) -> RunSummary:
         raise MetaCorrupt(f"the meta of run {run_id} can't be read: {str(error)[:200]}") from None
 
 
-def snapshot(run_id: str, fields: Fields, subscribers: int) -> RunSnapshot:
+def snapshot(run_id: str, fields: Fields, subscribers: int, *, place: int | None = None) -> RunSnapshot:
     """All of a run; raises MetaCorrupt."""
     config = config_of(run_id, fields)
     try:
-        return RunSnapshot.model_validate({**_common(run_id, fields, subscribers), "config": config})
+        return RunSnapshot.model_validate(
+            {**_common(run_id, fields, subscribers), "config": config, "queuePlace": place}
+        )
     except (KeyError, ValueError) as error:
         raise MetaCorrupt(f"the meta of run {run_id} can't be read: {str(error)[:200]}") from None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
@@ -13,12 +15,13 @@ from structlog import get_logger
 from cody.contracts.run import RunConfig, RunPage, RunSnapshot, RunStatus, RunSummary, TurnRecord
 from cody.contracts.run_events import RunQueued, payload_json
 from cody.contracts.wire import utc_text
-from cody.errors import InvalidRequest, NotFound
+from cody.errors import Conflict, InvalidRequest, NotFound
 from cody.store import keys, meta
 from cody.store.scripts import script
 
 log = get_logger()
 
+IDEMPOTENCY_TTL_S = 86_400
 LOOKS_PER_PAGE = 10_000
 """How many runs a filtered page looks at before it answers what it has, with a cursor to go on from."""
 
@@ -29,24 +32,50 @@ def text_fields(flat: Iterable[bytes]) -> dict[str, str]:
     return dict(zip(parts[::2], parts[1::2], strict=True))
 
 
-async def create(redis: Redis, run_id: str, *, epic_id: str, config: RunConfig, now_ms: int) -> None:
-    """Record a queued run with its first event (seq 1). Repeating the call changes nothing."""
+async def create(
+    redis: Redis,
+    run_id: str,
+    *,
+    epic_id: str,
+    config: RunConfig,
+    now_ms: int,
+    idempotency_key: str | None = None,
+) -> str:
+    """Record a queued run with its first event (seq 1); gives its id. Repeating the call changes nothing.
+
+    With an idempotency key, the id may be that of the run which the same request made before. Raises Conflict when the key
+    came with another request.
+    """
     ts = utc_text(now_ms)
+    flat_config = config.model_dump_json(by_alias=True)
     fields: dict[str, str] = {
         "createdAt": ts,
         "updatedAt": ts,
         "epicId": epic_id,
         "workingDir": config.working_dir,
         "agent": config.agent,
-        "config": config.model_dump_json(by_alias=True),
+        "config": flat_config,
         "completion.detected": "false",
     }
     flat = [part for pair in fields.items() for part in pair]
-    await script("create")(
-        redis,
-        [keys.meta(run_id), keys.events(run_id), keys.INDEX],
-        [run_id, now_ms, "run_queued", ts, payload_json(RunQueued(epic_id=epic_id)), *flat],
+    names = [keys.meta(run_id), keys.events(run_id), keys.INDEX, keys.ACTIVE, keys.QUEUED]
+    if idempotency_key is not None:
+        names.append(keys.idempotency(_sha256(idempotency_key)))
+    request = _sha256(f"{epic_id}\0{flat_config}")
+    body = payload_json(RunQueued(epic_id=epic_id))
+    answer = await script("create")(
+        redis, names, [run_id, now_ms, "run_queued", ts, body, request, IDEMPOTENCY_TTL_S, *flat]
     )
+    if answer[0] == b"other":
+        raise Conflict(
+            f"this Idempotency-Key was used for another request (run {answer[1].decode()}): use a new key",
+            details={"runId": answer[1].decode()},
+        )
+    return bytes(answer[1]).decode()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 async def fields(redis: Redis, run_id: str) -> dict[str, str]:
@@ -62,11 +91,12 @@ async def snapshot(redis: Redis, run_id: str, *, now_ms: int) -> RunSnapshot:
     async with redis.pipeline(transaction=False) as pipe:
         pipe.hgetall(keys.meta(run_id))
         pipe.zcount(keys.subscribers(run_id), now_ms, "+inf")
-        found, live = await pipe.execute()
+        pipe.zrank(keys.QUEUED, run_id)
+        found, live, ahead = await pipe.execute()
     if not found:
         raise NotFound(f"no run {run_id}: it never existed, or its record has expired (`cody runs` lists what is kept)")
     flat = {name.decode(): value.decode("utf-8", "replace") for name, value in found.items()}
-    return meta.snapshot(run_id, flat, int(live))
+    return meta.snapshot(run_id, flat, int(live), place=None if ahead is None else int(ahead) + 1)
 
 
 def _cursor_text(position: str) -> str:
@@ -114,16 +144,28 @@ async def page(
     return RunPage(runs=found, next_cursor=_cursor_text(position.decode()) if position else None)
 
 
-async def active_ids(redis: Redis) -> list[str]:
-    """Ids of all runs that have not ended, oldest first."""
-    found = cast(Sequence[bytes], await redis.zrange(keys.INDEX, 0, -1))
+@dataclass(frozen=True, slots=True)
+class Unowned:
+    """A run that has not ended and whose lock nobody holds."""
+
+    run_id: str
+    fence: int
+
+
+async def unowned(redis: Redis) -> list[Unowned]:
+    """All runs that have not ended and that nobody works on, oldest first; two round trips."""
+    found = cast(Sequence[bytes], await redis.zrange(keys.ACTIVE, 0, -1))
     ids = [raw.decode() for raw in found]
     async with redis.pipeline(transaction=False) as pipe:
         for run_id in ids:
-            pipe.hget(keys.meta(run_id), "status")
-        statuses = await pipe.execute()
-    ended = {b"completed", b"failed", b"cancelled", None}
-    return [run_id for run_id, status in zip(ids, statuses, strict=True) if status not in ended]
+            pipe.exists(keys.lock(run_id))
+            pipe.hget(keys.meta(run_id), "fence")
+        answers = await pipe.execute()
+    return [
+        Unowned(run_id, int(fence))
+        for run_id, held, fence in zip(ids, answers[::2], answers[1::2], strict=True)
+        if not held and fence is not None
+    ]
 
 
 async def turn_records(redis: Redis, run_id: str) -> list[TurnRecord]:

@@ -14,8 +14,6 @@ from typing import Any
 
 import orjson
 
-MAX_PROMPT_CHARS = 1_000_000
-
 
 class NotUnderstood(Exception):
     """The request is no request of the Responses API that can be replayed; the message says what is wrong."""
@@ -60,7 +58,7 @@ def read_request(headers: Mapping[str, str], body: bytes) -> Asked:
         thread_id=thread_id,
         turn_key=turn_id or _digest([thread_id, *map(_identity, history[: last_user + 1])]),
         has_turn_id=turn_id is not None,
-        prompt=_content_text(history[last_user])[:MAX_PROMPT_CHARS] if last_user >= 0 else "",
+        prompt=_content_text(history[last_user]) if last_user >= 0 else "",
         outputs=_outputs(history),
         outputs_before_prompt=_outputs(history[: max(last_user, 0)]),
         resumed=any(_is_from_model(item) for item in history[: max(last_user, 0)]),

@@ -34,6 +34,7 @@ from harness.replay.wire import Stamp, beats, error_body, whole
 log = structlog.get_logger(__name__)
 
 KEPT_REQUESTS = 200
+KEPT_PROMPT_CHARS = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,7 @@ class ReplayServer:
                 thread_id=asked.thread_id,
                 resumed=asked.resumed,
                 model=asked.model,
-                prompt=asked.prompt,
+                prompt=asked.prompt[:KEPT_PROMPT_CHARS],
                 outputs=asked.outputs,
                 turn=given.turn if given else None,
                 answer=given.answer if given else None,

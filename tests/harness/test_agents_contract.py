@@ -127,7 +127,7 @@ def run(
     before: tuple[str, ...] = ("true",),
     kill_at: Callable[[Body], bool] | None = None,
 ) -> Played:
-    """Start the turn as its Launch says, read it to its end, and judge it. The reader hears `before`, a command, first."""
+    """Start the turn as its Launch says, read it, judge its end. The reader hears `before`, a command, first."""
     launch = agent.launch(request)
     reader = agent.reader(request)
     first = subprocess.run(before, capture_output=True, check=True, timeout=LIMIT_S).stdout

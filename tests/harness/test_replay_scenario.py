@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.replay.scenario import Answer, FunctionCall, Message, Scenario, Turn, Usage
@@ -146,6 +146,7 @@ _json = st.recursive(
 )
 
 
+@example(text="\x85", arguments={" ": 1, "\x85": "\u2028"}, note=" \n patch\n \n")
 @given(text=_texts, arguments=st.dictionaries(_texts, _json, max_size=3), note=_texts)
 def test_a_written_scenario_reads_back_equal(text: str, arguments: dict[str, Any], note: str) -> None:
     items = (

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
@@ -232,18 +233,21 @@ async def test_what_the_agent_reported_first_is_not_told_by_the_watch(tmp_path: 
     assert seen.news == [("written", "by-command")]
 
 
-async def test_changes_that_come_while_the_loop_is_busy_are_told_when_it_is_free(tmp_path: Path) -> None:
+async def test_changes_that_come_while_the_loop_is_busy_are_told_at_once_when_it_is_free(tmp_path: Path) -> None:
     seen = Seen(tmp_path)
-    freed = threading.Event()
-    async with seen.watch() as watch:
-        write(tmp_path, "first")
-        watcher = next(thread for thread in threading.enumerate() if thread.name.startswith("workspace-watch"))
-        # The loop is held until the watch has collected; it must neither wait for us nor lose anything.
-        watch._loop.call_soon(freed.wait, 1.0)
-        await asyncio.sleep(0)
-        assert watcher.is_alive()
-        write(tmp_path, "second")
-        await seen.until_told(("written", "first"), ("written", "second"))
+    batches: list[list[str]] = []
+    async with WorkspaceWatch(tmp_path, WATCH, lambda changes: batches.append([c.path for c in changes])) as watch:
+        for name in ("first", "second"):
+            write(tmp_path, name)
+            # No await: the loop is held until the watch has collected the change, and has to wait for the loop.
+            deadline = time.monotonic() + DEADLINE_S
+            while name not in watch._pending:
+                assert time.monotonic() < deadline
+        async with asyncio.timeout(DEADLINE_S):
+            while not batches:
+                await asyncio.sleep(0)
+    assert batches == [["first", "second"]]
+    assert seen.settle() == [("written", "first"), ("written", "second")]
 
 
 async def test_the_watch_leaves_no_thread_and_calls_nobody_after_its_end(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any, cast
 
@@ -9,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 
 from cody.contracts.run import RunConfig, RunStatus
-from cody.errors import InvalidRequest, NotFound
-from cody.store import events, keys, runs
+from cody.errors import Conflict, InvalidRequest, NotFound
+from cody.store import events, keys, leases, runs
 from cody.store.meta import MetaCorrupt
 
 
@@ -128,10 +129,35 @@ async def test_only_live_subscribers_are_counted(redis: Redis) -> None:
     assert (await runs.page(redis, limit=5, now_ms=7_000)).runs[0].subscribers == 1
 
 
-async def test_runs_that_have_not_ended_are_found(redis: Redis) -> None:
-    for status in ("completed", "failed", "cancelled"):
-        ended = await record(redis, 1_000, status=status)
-        for key in keys.of_run(ended):
-            await redis.expire(key, 60)
-    active = [await record(redis, 2_000 + n, status=s) for n, s in enumerate(("queued", "running", "paused"))]  # type: ignore[arg-type]  # literals
-    assert await runs.active_ids(redis) == active
+async def test_active_runs_without_an_owner_are_found(redis: Redis) -> None:
+    made = [await record(redis, 2_000 + n) for n in range(4)]
+    worker_id = str(uuid.uuid4())
+    for run_id in made[:2]:
+        await leases.acquire(redis, run_id, worker_id=worker_id, host="h", ttl_ms=60_000)
+    await leases.release(redis, made[1], worker_id=worker_id)
+    ended = await events.commit(redis, made[2], fence=0, first_seq=2, meta={"status": "failed"}, end_ttl_s=60)
+    assert ended.answer is events.Answer.OK
+    assert await runs.unowned(redis) == [runs.Unowned(made[1], 1), runs.Unowned(made[3], 0)]
+
+
+async def test_a_queued_run_knows_its_place(redis: Redis) -> None:
+    made = [await record(redis, 2_000 + n) for n in range(3)]
+    assert [(await runs.snapshot(redis, run_id, now_ms=0)).queue_place for run_id in made] == [1, 2, 3]
+    await events.commit(redis, made[0], fence=0, first_seq=2, meta={"status": "running"})
+    assert [(await runs.snapshot(redis, run_id, now_ms=0)).queue_place for run_id in made] == [None, 1, 2]
+
+
+async def test_a_repeated_request_with_the_same_key_is_the_same_run(redis: Redis) -> None:
+    config = RunConfig(working_dir="/r")
+
+    async def post(key: str, wanted: RunConfig = config) -> str:
+        return await runs.create(
+            redis, str(uuid.uuid4()), epic_id="e", config=wanted, now_ms=1_000, idempotency_key=key
+        )
+
+    answers = await asyncio.gather(*(post("k") for _ in range(100)))
+    assert len(set(answers)) == 1
+    assert await redis.zcard(keys.INDEX) == 1
+    assert await post("other key") != answers[0]
+    with pytest.raises(Conflict, match=answers[0]):
+        await post("k", RunConfig(working_dir="/elsewhere"))

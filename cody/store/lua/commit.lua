@@ -1,5 +1,5 @@
 -- The one way a worker writes: events, meta, turn record and status together, or nothing.
--- KEYS: meta, events, turns, then (only with a TTL) the other keys of the run
+-- KEYS: meta, events, turns, active, queued, then (only with a TTL) the other keys of the run
 -- ARGV: 1 fence, 2 first seq, 3 number of events, 4 number of meta values (fields and values), 5 expected status or '',
 --       6 turn number or '', 7 turn record, 8 maxlen, 9 run id, 10 ttl (s) at the run's end or '',
 --       then type, ts, payload of each event, then meta fields and values
@@ -34,7 +34,13 @@ for i = at, at + tonumber(ARGV[4]) - 1, 2 do
   else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 end
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[3], ARGV[6], ARGV[7]) end
+local status = redis.call('HGET', KEYS[1], 'status')
+if state[3] == 'queued' and status ~= 'queued' then redis.call('ZREM', KEYS[5], ARGV[9]) end
 if ARGV[10] ~= '' then
-  for i = 1, #KEYS do redis.call('EXPIRE', KEYS[i], ARGV[10]) end
+  redis.call('ZREM', KEYS[4], ARGV[9])
+  redis.call('ZREM', KEYS[5], ARGV[9])
+  for i, key in ipairs(KEYS) do
+    if i < 4 or i > 5 then redis.call('EXPIRE', key, ARGV[10]) end
+  end
 end
-return {'ok', last, redis.call('HGET', KEYS[1], 'status')}
+return {'ok', last, status}

@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ def say(fact: dict[str, Any]) -> None:
 
 
 def zombies() -> int:
-    paths = [path for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
-    stats = [path.read_bytes().rpartition(b")")[2].split() for path in paths]
-    return sum(1 for stat in stats if stat[0] == b"Z" and int(stat[1]) == os.getpid())
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            stat = path.read_text().rpartition(")")[2].split()
+            found += stat[0] == "Z" and int(stat[1]) == os.getpid()
+    return found
 
 
 async def main(task: dict[str, Any]) -> None:

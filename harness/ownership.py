@@ -1,0 +1,178 @@
+"""One run while it is ours: made ready under its fence, taken over from whoever had it, worked on, let go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from redis.asyncio import Redis
+from structlog import get_logger
+
+from cody.contracts.run import TERMINAL, AgentName, RunError, RunStatus, TurnRecord
+from cody.contracts.run_events import RunFailed, RunRecovered, TurnInterrupted
+from cody.contracts.wire import epoch_ms, utc_text
+from cody.errors import CodyError, Fenced, NotFound, StoreUnavailable
+from cody.settings import Settings
+from cody.store import control, keys, meta, runs
+from cody.store.availability import store_calls
+from cody.store.leases import Claim
+from cody.store.reader import Entry, StreamReader
+from harness import epic
+from harness.agents.base import Agent
+from harness.journal import Journal, now_ms
+from harness.leases import Lease, LeaseKeeper
+from harness.process import ProcessesLeft, sweep
+from harness.slots import Slot, Slots
+from harness.spool import Spool
+from harness.turn import TurnMaker
+from harness.verdict import RESTART_BUDGET, restarts_exhausted
+from harness.worker import RunState, RunWorker
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all runs of a process share."""
+
+    redis: Redis
+    settings: Settings
+    worker_id: str
+    host: str
+    keeper: LeaseKeeper
+    controls: StreamReader
+    agents: Mapping[AgentName, Agent]
+    slots: Slots
+    workers: dict[str, RunWorker]
+
+    def turn_dir(self, run_id: str, turn: int) -> Path:
+        """Where a turn's prompt and raw output lie on this host."""
+        return self.settings.runs_dir / run_id / f"turn-{turn:04d}"
+
+
+class Ownership:
+    """The run `run_id` under `claim.fence`. `ended`: nothing remains to be done, by nobody."""
+
+    def __init__(
+        self, shared: Shared, run_id: str, claim: Claim, claimed_before_ns: int, *, leaving: Callable[[], bool]
+    ) -> None:
+        self.ended = False
+        self._shared = shared
+        self._run_id = run_id
+        self._claim = claim
+        self._before_ns = claimed_before_ns
+        self._leaving = leaving
+
+    async def work(self) -> None:
+        """Work on the run until it has ended, is lost, or is to be left. Raises StoreUnavailable, CodyError."""
+        shared = self._shared
+        with store_calls(f"read run {self._run_id}"):
+            fields = await runs.fields(shared.redis, self._run_id)
+        spool = Spool(shared.settings.runs_dir / self._run_id / f"spool-{self._claim.fence}")
+        last_seq = int(fields.get("lastSeq", 0))
+        journal = Journal(shared.redis, self._run_id, fence=self._claim.fence, last_seq=last_seq, spool=spool)
+        try:
+            await self._work(journal, fields)
+        finally:
+            await journal.close()
+
+    async def _work(self, journal: Journal, fields: Mapping[str, str]) -> None:
+        shared, state = self._shared, self._state(fields)
+        try:
+            config = meta.config_of(self._run_id, fields)
+            grace_s = shared.settings.grace_s if config.grace_period_sec is None else config.grace_period_sec
+            lease = Lease(self._run_id, shared.settings.lock_ttl_ms, grace_s, self._before_ns)
+            shared.keeper.add(lease)
+            if state.status != "queued":
+                await self._recover(journal, fields, state)
+            turns = await TurnMaker.prepare(
+                run_id=self._run_id,
+                fence=self._claim.fence,
+                config=config,
+                epic=await asyncio.to_thread(epic.locate, config, fields["epicId"]),
+                agent=shared.agents[config.agent],
+                journal=journal,
+                lease=lease,
+                grace_s=grace_s,
+                turn_dir=lambda turn: shared.turn_dir(self._run_id, turn),
+                kept=fields,
+            )
+            if state.broken_starts > RESTART_BUDGET:
+                await self._fail(journal, fields, restarts_exhausted(state.broken_starts, "worker_lost"))
+                return
+        except (ProcessesLeft, StoreUnavailable, Fenced) as error:
+            # Not by us, or not now: another try comes with the next scan.
+            log.error("run.not_taken_up", run_id=self._run_id, error=error.message)
+            raise
+        except CodyError as error:
+            # Its config or its epic can't be used: no host can work on it.
+            await self._fail(journal, fields, RunError(code=error.code, message=error.message))
+            return
+        worker = RunWorker(state, journal, turns, Slot(shared.slots), worker_id=shared.worker_id, host=shared.host)
+        lease.on_lost = lambda: worker.leave("fenced")
+        await self._listen_and_run(worker, fields.get("ctlCursor", "0-0"))
+        self.ended = state.status in TERMINAL
+
+    def _state(self, fields: Mapping[str, str]) -> RunState:
+        return RunState(
+            run_id=self._run_id,
+            # The status that the worker before us knew; control messages after its cursor lead on from there.
+            status=cast(RunStatus, fields.get("workerStatus", "queued")),
+            stats=meta.stats_of(fields),
+            turns_begun=int(fields.get("currentTurn", 0)),
+            end_ttl_s=self._shared.settings.run_ttl_s,
+            reason=fields.get("reason"),
+            broken_starts=int(fields.get("brokenStarts", 0)),
+        )
+
+    async def _fail(self, journal: Journal, fields: Mapping[str, str], failure: RunError) -> None:
+        """End a run that can't be worked on."""
+        status = cast(RunStatus, fields["status"])
+        ended = {**meta.error_fields(failure), "finishedAt": utc_text(now_ms()), "pid": ""}
+        log.error("run.unworkable", run_id=self._run_id, code=failure.code, error=failure.message)
+        self.ended = await journal.transition(
+            status, "failed", [RunFailed(error=failure)], meta=ended, end_ttl_s=self._shared.settings.run_ttl_s
+        )
+
+    async def _recover(self, journal: Journal, fields: Mapping[str, str], state: RunState) -> None:
+        """Make sure that nothing of the worker before us lives here, and record the turn that it could not end."""
+        killed = await sweep({"CODY_RUN_ID": self._run_id})
+        before, fence = self._claim.worker_before, self._claim.fence
+        log.info("run.recovered", run_id=self._run_id, fence=fence, from_worker=before, killed=killed)
+        journal.emit(RunRecovered(from_worker=before, to_worker=self._shared.worker_id, fence=fence))
+        journal.set({"pid": ""})
+        with contextlib.suppress(NotFound), store_calls(f"read turn {state.turns_begun}"):
+            record = await runs.turn_record(self._shared.redis, self._run_id, state.turns_begun)
+            if record.status == "running":
+                self._record_broken(journal, record)
+                state.broken_starts += 1
+                journal.set({"brokenStarts": state.broken_starts})
+
+    def _record_broken(self, journal: Journal, record: TurnRecord) -> None:
+        now = now_ms()
+        duration_ms = max(0, now - epoch_ms(record.started_at))
+        changes = {"status": "interrupted", "finished_at": utc_text(now), "duration_ms": duration_ms}
+        journal.emit(TurnInterrupted(turn=record.turn, reason="worker_lost", duration_ms=duration_ms))
+        journal.record_turn(record.model_copy(update=changes))
+
+    async def _listen_and_run(self, worker: RunWorker, cursor: str) -> None:
+        def deliver(entries: Sequence[Entry]) -> None:
+            for entry_id, flat in entries:
+                found = control.message(entry_id, dict(zip(flat[::2], flat[1::2], strict=True)))
+                if found is not None:
+                    worker.control(found)
+
+        shared, key = self._shared, keys.control(self._run_id)
+        shared.workers[self._run_id] = worker
+        try:
+            if self._leaving():
+                worker.leave("shutdown")
+            await shared.controls.follow(key, cursor, deliver)
+            await worker.run()
+        finally:
+            shared.controls.unfollow(key)
+            del shared.workers[self._run_id]

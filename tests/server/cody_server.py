@@ -1,0 +1,161 @@
+"""A real server process, and runs in its Redis whose worker is the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from redis.asyncio import Redis
+
+from cody.contracts.run import RunConfig
+from cody.store import leases, runs
+from cody.store.clients import connect
+from cody.store.events import Answer, PendingEvent, commit
+from cody.store.leases import Claim
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TS = "2026-01-01T00:00:00.000Z"
+DEADLINE_S = 30
+LEASE_MS = 600_000
+
+
+def clean_environment(**extra: str) -> dict[str, str]:
+    """The environment without what would steer a server."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CODY_") and name != "REDIS_URL"}
+    return {**kept, **extra}
+
+
+@dataclass
+class CodyServer:
+    """`python -m server`, ready (or ended, when it could not start)."""
+
+    state_dir: Path
+    process: subprocess.Popen[str]
+    log: Path
+    url: str
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    @property
+    def stderr(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def redis(self) -> Redis:
+        """A client of the server's own Valkey."""
+        return connect(f"unix://{self.state_dir}/redis/redis.sock")
+
+    def client(self, **options: Any) -> httpx2.Client:
+        return httpx2.Client(base_url=self.url, timeout=DEADLINE_S, **options)
+
+    def raw(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Send exactly these bytes on a connection of their own; the answer up to its end."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE_S) as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR) if b"connection: close" not in request.lower() else None
+            answer = b""
+            while chunk := connection.recv(65_536):
+                answer += chunk
+        head, _, body = answer.partition(b"\r\n\r\n")
+        status, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        return int(status.split(" ")[1]), headers, body
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        """Tell it to stop; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code, once it has ended by itself."""
+        return self.process.wait(DEADLINE_S)
+
+    def discard(self) -> None:
+        """Nothing of it is left."""
+        if self.process.poll() is None:
+            try:
+                self.end()
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def launch(state_dir: Path, *flags: str, port: int = 0, **environment: str) -> CodyServer:
+    """Start a server; returns when it said its URL, or ended without one (`url` is empty then)."""
+    state_dir.parent.mkdir(parents=True, exist_ok=True)
+    log = state_dir.parent / f"{state_dir.name}.stderr"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server", "--port", str(port), "--state-dir", str(state_dir), *flags],
+            cwd=REPOSITORY,
+            # Should the test process be killed, the server goes too, a while later.
+            env=clean_environment(**{"CODY_IDLE_EXIT_SEC": "300", **environment}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    assert process.stdout is not None
+    return CodyServer(state_dir, process, log, process.stdout.readline().strip())
+
+
+@dataclass
+class OwnedRun:
+    """A run that no server works on, because the test holds its lease: its events are what the test commits."""
+
+    redis: Redis
+    run_id: str
+    fence: int
+    last_seq: int = field(default=1)
+
+    @classmethod
+    async def create(cls, redis: Redis) -> OwnedRun:
+        run_id = str(uuid.uuid4())
+        config = RunConfig(working_dir="/nowhere", agent="command", command=["true"])
+        await runs.create(redis, run_id, epic_id="current-epic", config=config, now_ms=1_750_000_000_000)
+        claim = await leases.acquire(redis, run_id, worker_id=str(uuid.uuid4()), host="test", ttl_ms=LEASE_MS)
+        assert isinstance(claim, Claim), f"{run_id} was taken by the server: {claim}"
+        return cls(redis, run_id, claim.fence)
+
+    async def add(self, count: int, *, text_bytes: int = 1) -> None:
+        """So many warnings, each with its number in `message`, in batches."""
+        while count > 0:
+            some = min(count, 500)
+            numbers = range(self.last_seq + 1, self.last_seq + 1 + some)
+            filler = "x" * text_bytes
+            payloads = [json.dumps({"code": filler, "message": str(number)}).encode() for number in numbers]
+            await self._commit([PendingEvent("warning", TS, payload) for payload in payloads])
+            count -= some
+
+    async def complete(self) -> None:
+        """The last event."""
+        ended = {"status": "completed", "workerStatus": "completed", "finishedAt": TS}
+        await self._commit([PendingEvent("run_completed", TS, b"{}")], meta=ended, end_ttl_s=3600)
+
+    async def _commit(
+        self, events: list[PendingEvent], meta: dict[str, str | int] | None = None, end_ttl_s: int | None = None
+    ) -> None:
+        done = await commit(
+            self.redis,
+            self.run_id,
+            fence=self.fence,
+            first_seq=self.last_seq + 1,
+            events=events,
+            meta=meta,
+            end_ttl_s=end_ttl_s,
+        )
+        assert done.answer is Answer.OK, done
+        self.last_seq = done.last_seq

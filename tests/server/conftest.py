@@ -1,0 +1,67 @@
+"""Servers for the tests: one that a module shares, and others for tests that end or harm theirs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from redis.asyncio import Redis
+
+from tests.server.cody_server import CodyServer, launch
+
+Launch = Callable[..., CodyServer]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[CodyServer]:
+    """A server that the tests of a module share."""
+    with tempfile.TemporaryDirectory(prefix="cody-server-") as folder:
+        started = launch(Path(folder) / "state")
+        try:
+            assert started.url, started.stderr
+            yield started
+        finally:
+            started.discard()
+
+
+@pytest.fixture
+def client(server: CodyServer) -> Iterator[httpx2.Client]:
+    with server.client() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def store(server: CodyServer) -> AsyncIterator[Redis]:
+    """The Valkey of the shared server."""
+    opened = server.redis()
+    try:
+        yield opened
+    finally:
+        await opened.aclose()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder with a short path: a socket's path must fit into 108 bytes."""
+    with tempfile.TemporaryDirectory(prefix="cody-server-") as made:
+        yield Path(made)
+
+
+@pytest.fixture
+def launched(folder: Path) -> Iterator[Launch]:
+    """Start servers of the test's own; `launched("--flag", CODY_X="y")`. They end with the test."""
+    started: list[CodyServer] = []
+
+    def start(*flags: str, state: str = "state", port: int = 0, **environment: str) -> CodyServer:
+        one = launch(folder / state, *flags, port=port, **environment)
+        started.append(one)
+        return one
+
+    try:
+        yield start
+    finally:
+        for one in started:
+            one.discard()
