@@ -1,7 +1,7 @@
 """`cody demo`: a real run of three turns on a scratch project, from an empty folder to green tests.
 
-Everything is real but the model, which is played back when there are no credentials for one: codex, its sandbox, the server,
-its Redis, the live view. All of it lies in one folder, and nothing of it runs when the demo has ended.
+Everything is real: codex, its sandbox, the server, its Redis, the live view. Only the model is played back, when there
+are no credentials for one. All of it lies in one folder, and nothing of it runs when the demo has ended.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ from harness.replay.demo_workspace import create_demo_workspace
 from harness.replay.server import ReplayServer
 
 EXAMPLES = """\
-Without credentials for codex the model's answers are played back: no key, no network, no cost. With them (CODEX_API_KEY,
-OPENAI_API_KEY, or a log-in of codex) the model is the real one, and costs what three turns cost; --replay plays back anyway.
+Without credentials for codex the model's answers are played back: no key, no network, no cost. With credentials
+(CODEX_API_KEY, OPENAI_API_KEY, or a log-in of codex) the model is the real one and has its price; --replay plays back
+all the same.
 
-The project and the raw output of each turn stay in the demo's folder, in the state folder; those of older demos but the
-last four are removed. --keep leaves the run's record there as well, so that `cody watch` can show it again.
+The project and the raw output of each turn stay in a folder of the demo's own, in the state folder; of these folders
+the latest four are kept. --keep leaves the run's record there as well, so that `cody watch` can show it again.
 
 examples:
   cody demo
@@ -81,7 +82,7 @@ class Demo:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What the agent speaks to. `run_env` goes into the run's config, `server_env` only into the server's environment."""
+    """What the agent speaks to. `run_env` goes into the run's config, `server_env` to the server alone."""
 
     words: str
     name: str | None

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from structlog import get_logger
 
 from cody.contracts.run import RunStatus, TurnRecord
-from cody.contracts.run_events import payload_json
+from cody.contracts.run_events import WarningRaised, payload_json
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError, Fenced, SequenceGap
 from cody.store.events import Answer, Commit, PendingEvent, commit
@@ -73,17 +73,28 @@ class _Batch:
 class Journal:
     """Writes one run's events, meta and turn records; see the module for the order of things."""
 
-    def __init__(self, redis: Redis, run_id: str, *, fence: int, last_seq: int, spool: Spool) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        run_id: str,
+        *,
+        fence: int,
+        last_seq: int,
+        spool: Spool,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> None:
         self.run_id = run_id
         self.fence = fence
         self.last_seq = last_seq
         self.dropped_bytes = 0
+        self._untold_bytes = 0
         self.failure: CodyError | None = None
         self._failed = asyncio.Event()
         self._redis = redis
         self._queue: deque[_Batch] = deque()
-        self._buffered = 0
-        """Bytes of events in memory."""
+        self.buffered_bytes = 0
+        """Events that wait in memory."""
+        self._buffer_bytes = buffer_bytes
         self._spool = spool
         self._work = asyncio.Event()
         self._writer = asyncio.create_task(self._write(), name=f"journal {run_id}")
@@ -93,13 +104,14 @@ class Journal:
         if self.failure is not None:
             return
         payload = payload_json(body)
-        if self._buffered > BUFFER_BYTES and body.type == "subprocess_output":
+        if self.buffered_bytes > self._buffer_bytes and body.type == "subprocess_output":
             self.dropped_bytes += len(payload)
+            self._untold_bytes += len(payload)
             return
         batch = self._open_batch()
         batch.events.append(PendingEvent(body.type, utc_text(now_ms()), payload))
         batch.bytes += len(payload)
-        self._buffered += len(payload)
+        self.buffered_bytes += len(payload)
         self._work.set()
 
     def set(self, meta: Meta) -> None:
@@ -166,7 +178,7 @@ class Journal:
         return await batch.done
 
     def _new_batch(self) -> _Batch:
-        if self._buffered > MEMORY_BYTES and len(self._queue) > 1 and self._queue[-1].done is None:
+        if self.buffered_bytes > MEMORY_BYTES and len(self._queue) > 1 and self._queue[-1].done is None:
             self._put_on_disk(self._queue[-1])
         batch = _Batch()
         self._queue.append(batch)
@@ -178,7 +190,7 @@ class Journal:
             return
         batch.spooled = self._spool.put(batch.events)
         if batch.spooled is not None:
-            self._buffered -= batch.bytes
+            self.buffered_bytes -= batch.bytes
             batch.events, batch.bytes = [], 0
 
     def _open_batch(self) -> _Batch:
@@ -201,10 +213,17 @@ class Journal:
                         batch.done.set_exception(error)
                     self._fail(error)
                     return
-                self._buffered -= batch.bytes
+                self.buffered_bytes -= batch.bytes
+                if self._untold_bytes and self.buffered_bytes < self._buffer_bytes // 2:
+                    self._tell_dropped()
                 if batch.done is not None and not batch.done.done():
                     batch.done.set_result(answer)
             self._work.clear()
+
+    def _tell_dropped(self) -> None:
+        message = f"{self._untold_bytes} bytes of output events did not fit while Redis was away; the turn's log is whole"
+        self._untold_bytes = 0
+        self.emit(WarningRaised(code="events_dropped", message=message))
 
     async def _send(self, batch: _Batch) -> Commit:
         """One commit, repeated until Redis answers."""
@@ -225,7 +244,7 @@ class Journal:
             except (RedisError, OSError, TimeoutError) as error:
                 if backoff_s == 0.0:
                     log.warning(
-                        "journal.write_failed", run_id=self.run_id, error=str(error)[:300], buffered=self._buffered
+                        "journal.write_failed", run_id=self.run_id, error=str(error)[:300], buffered=self.buffered_bytes
                     )
                 backoff_s = min(MAX_BACKOFF_S, max(0.05, backoff_s * 2))
                 await asyncio.sleep(backoff_s)

@@ -32,19 +32,23 @@ codys-log.md gives. Where they say nothing, look at the repository, find the mos
 _PROCESS = """\
 # Process
 
-You work unattended, in turns, in {working_dir}. Nobody reads along and nobody answers during a turn. A turn ends when
-you end your answer; the next turn starts with this prompt again and the files as you left them. What is not in a file
-is forgotten.
+You work unattended, in turns, in
+{working_dir}
+Nobody reads along and nobody answers during a turn. A turn ends when you end your answer; the next one starts with this
+prompt again and the files as you left them. What is not in a file is forgotten.
 
 1. Read the current state below first. Then look at the repository (git log, git status, the tests): it is the truth
    where a log differs from it.
 2. Take one small step that can be verified. Run the tests that cover it. Never leave the tests worse than you found
    them, and never weaken a test to make it pass.
-3. Before the turn ends, append a dated entry at the END of {codys_log}: what was done, the state it is in now, what
-   comes next, which tests were run with which result, and open questions. Change no older entry.
-4. Record each decision with its reason in {decision_log}.
-5. Do not stop to ask. Write the question into {questions}, say there what you assume until it is answered, and go on
-   with that. Answers appear in the same file: follow them.
+3. Before the turn ends, append a dated entry at the END of codys-log.md: what was done, the state it is in now, what
+   comes next, which tests were run with which result, and open questions. Change no older entry. It is
+   {codys_log}
+4. Record each decision with its reason in decision-log.md. It is
+   {decision_log}
+5. Do not stop to ask. Write the question into user-feedback-questions.md, say there what you assume until it is
+   answered, and go on with that. Answers appear in the same file: follow them. It is
+   {questions}
 6. When ALL of the work is done and verified, and only then, create this file, with one line that says what was
    finished:
    {stop_file}

@@ -40,6 +40,7 @@ from harness.completion import (
 from harness.epic import Epic
 from harness.journal import Journal, now_ms
 from harness.leases import Lease
+from harness.preflight import check_codex
 from harness.process import AgentProcess, Launch, ProcessExit, spawn
 from harness.tally import Tally
 from harness.turn_limits import LimitReached, TurnLimits
@@ -214,6 +215,8 @@ class Turn:
     async def _made(self) -> _Made:
         request = await asyncio.to_thread(self._prepare)
         launch = self._maker.agent.launch(request)
+        if self._maker.agent.name == "codex":
+            await check_codex(launch)
         reader = self._maker.agent.reader(request)
         await self._watch.start()
         output = TurnOutput(reader, TurnLog(request.prompt.with_name("output.log")), self.emit, self._limits.active)

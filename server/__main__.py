@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(error.message, WRONG_USAGE)
     except Exception as error:
         return _refuse(_reason(error), BROKEN)
+    finally:
+        stop.ignore()
     return 0
 
 
@@ -72,7 +74,7 @@ class _Parser(argparse.ArgumentParser):
 
 def flags_of(arguments: Sequence[str] | None) -> dict[str, Any]:
     """The flags as `load_settings` takes them: None where one was not given. Wrong usage ends the process."""
-    parser = _Parser(prog="python -m server", description="Cody's HTTP server.", allow_abbrev=False)
+    parser = _Parser(prog="cody serve", description="Cody's HTTP server.", allow_abbrev=False)
     parser.add_argument("--host", help="loopback address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=_port, help="0 = any free one (8899)")
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where Cody keeps everything")
@@ -89,8 +91,8 @@ def flags_of(arguments: Sequence[str] | None) -> dict[str, Any]:
     )
     parser.add_argument(
         "--on-shutdown",
-        choices=("resume", "cancel"),
-        help="leave unfinished runs to be taken up again (resume), or cancel them",
+        choices=("resume", "finish-turn", "cancel"),
+        help="unfinished runs: end the turn, or finish it, and leave the run to be taken up again; or cancel the run",
     )
     parser.add_argument(
         "--idle-exit",

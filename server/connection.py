@@ -46,7 +46,7 @@ def connection_of(scope: Scope) -> Connection:
 class ServerConfig(uvicorn.Config):
     """uvicorn's settings as Cody needs them; `on_connections` hears how many connections are open after each change."""
 
-    def __init__(self, app: Any, *, on_connections: Callable[[int], None], last_resort_s: int) -> None:
+    def __init__(self, app: Any, *, on_connections: Callable[[int], None]) -> None:
         super().__init__(
             app,
             http=HttpConnection,
@@ -57,7 +57,6 @@ class ServerConfig(uvicorn.Config):
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=last_resort_s,
         )
         self.on_connections = on_connections
 

@@ -25,6 +25,7 @@ RUN = f"{RUNS}/{{run_id:uuid}}"
 TURN = f"{RUN}/turns/{{number}}"
 LISTED_BY_DEFAULT = 20
 LISTED_AT_MOST = 100
+MAX_IDEMPOTENCY_KEY = 255
 
 _TURN_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -52,7 +53,8 @@ class RunEndpoints:
         ]
 
     async def start(self, request: Request, query: Query) -> Response:
-        answer = await self._service.start(await json_body(request, StartRunRequest))
+        key = _idempotency_key(request)
+        answer = await self._service.start(await json_body(request, StartRunRequest), idempotency_key=key)
         return json_answer(answer, 202, {"Location": f"{RUNS}/{answer.run_id}"})
 
     async def page(self, request: Request, query: Query) -> Response:
@@ -107,6 +109,16 @@ class RunEndpoints:
 
     async def prompt(self, request: Request, query: Query) -> Response:
         return json_answer(await self._service.prompt(_run_id(request)))
+
+
+def _idempotency_key(request: Request) -> str | None:
+    """Raises InvalidRequest when there are several, or one that is empty or endless."""
+    given = request.headers.getlist("idempotency-key")
+    if not given:
+        return None
+    if len(given) == 1 and 0 < len(given[0]) <= MAX_IDEMPOTENCY_KEY and given[0].isascii() and given[0].isprintable():
+        return given[0]
+    raise invalid_fields([("Idempotency-Key", f"must be given once, with 1 to {MAX_IDEMPOTENCY_KEY} ASCII characters")])
 
 
 def _run_id(request: Request) -> str:

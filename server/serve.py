@@ -26,8 +26,8 @@ log = get_logger()
 LAST_EVENTS_S = 1.0
 """How long a stream whose run was cancelled by the shutdown has to bring that news."""
 LAST_ANSWERS_S = 2.0
-LAST_RESORT_S = 60
-"""uvicorn cancels what is left after so long, counted from the end of its grace: never needed, as far as is known."""
+LAST_RESORT_S = 10.0
+"""For requests that go on without a client: each waits for Redis or a disk at the most, and both have deadlines."""
 
 
 async def serve(settings: Settings, stop: StopSignals) -> None:
@@ -63,7 +63,6 @@ async def _serve_site(
     config = ServerConfig(
         build_app(service, site, streams),
         on_connections=idle.connections if idle else lambda count: None,
-        last_resort_s=LAST_RESORT_S + int(settings.grace_s),
     )
     async with _running(streams), _serving(HttpServer(config), bound, site) as (server, serving):
         server_file.write(site.url)
@@ -113,7 +112,11 @@ async def _serving(
         except OSError as error:
             raise port_error(site.host, site.port, error) from None
         yield server, serving
-        await serving
+        await asyncio.wait([serving], timeout=LAST_RESORT_S)
+        if serving.done():
+            await serving
+        else:
+            log.error("server.requests_abandoned", count=len(server.server_state.tasks))
     finally:
         server.leave()
         serving.cancel()

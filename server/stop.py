@@ -27,6 +27,11 @@ class StopSignals:
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
+    def ignore(self) -> None:
+        """To be called when all is done: Python gives its handlers up before it ends, and a signal would then kill it."""
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+
     def begin(self) -> None:
         """To be called by the main task: until `started`, a signal cancels it."""
         self._loop = asyncio.get_running_loop()

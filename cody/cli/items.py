@@ -7,6 +7,7 @@ Shape: items of the OpenAI Responses API as Cody's agents write them. Calls of t
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pydantic import JsonValue
 
 from cody.cli.amounts import moment
 
-ItemKind = Literal["message", "reasoning", "command", "tool", "plan", "output", "other"]
+ItemKind = Literal["message", "reasoning", "command", "patch", "tool", "plan", "output", "other"]
 SHELL_TOOLS = frozenset({"exec_command", "shell", "local_shell", "Bash"})
 
 
@@ -43,7 +44,7 @@ def read_item(item: Mapping[str, JsonValue], ts: str) -> Item:
         case "message":
             return Item("message", _texts(item.get("content")), at_s)
         case "reasoning":
-            return Item("reasoning", _texts(item.get("summary")) or _texts(item.get("content")), at_s)
+            return Item("reasoning", _titled(_texts(item.get("summary")) or _texts(item.get("content"))), at_s)
         case "function_call" | "custom_tool_call":
             return _call(item, at_s)
         case "function_call_output" | "custom_tool_call_output":
@@ -65,7 +66,7 @@ def _call(item: Mapping[str, JsonValue], at_s: float) -> Item:
     changes = arguments.get("changes")
     if name == "apply_patch" and isinstance(changes, list):
         paths = [_text(change.get("path")) for change in changes if isinstance(change, dict)]
-        return Item("tool", f"patch {', '.join(paths)}", at_s, call_id)
+        return Item("patch", ", ".join(paths), at_s, call_id)
     details = " ".join(f"{key}={_inline(value)}" for key, value in arguments.items())
     return Item("tool", f"{name} {details}".rstrip(), at_s, call_id)
 
@@ -80,6 +81,11 @@ def _output(item: Mapping[str, JsonValue], at_s: float) -> Item:
         exit_code=exit_code if isinstance(exit_code, int) else None,
         completed=item.get("status") != "incomplete",
     )
+
+
+def _titled(text: str) -> str:
+    """Reasoning begins with a title in bold, as Markdown has it: `**Reading the code** The tests ...`."""
+    return re.sub(r"^\s*\*\*(.+?)\*\*\s*", r"\1: ", text, count=1).removesuffix(": ")
 
 
 def shell_script(command: str) -> str:

@@ -58,6 +58,12 @@ class Row:
     text: Text
     wraps: bool = True
 
+    @property
+    def style(self) -> str:
+        """The colour of the mark: that of the text, or of its beginning."""
+        begins = [str(span.style) for span in self.text.spans if span.start == 0]
+        return str(self.text.style) or next(iter(begins), "dim")
+
 
 @dataclass(slots=True)
 class Seen:
@@ -83,12 +89,18 @@ def rows(event: RunEvent, seen: Seen) -> list[Row]:
         case LogUpdated() as body:
             tail = last_lines(body.tail, LOG_TAIL_LINES)
             title = Text.assemble((one_line(body.path), "magenta"), (f" grew by {size(body.appended_bytes)}", "dim"))
-            return [Row(time, "≡", title), *(Row("", "┊", Text(line, "dim magenta"), wraps=False) for line in tail)]
+            return [Row(time, "≡", title), *(Row("", "┊", Text(line, "dim magenta")) for line in tail)]
         case TurnStarted() as body:
             seen.files.clear()
             seen.calls.clear()
             number = "" if event.turn is None else f" {event.turn}"
-            return [Row(time, "▶", Text.assemble((f"turn{number}", "bold cyan"), (f"  pid {body.pid}", "dim")))]
+            title = Text.assemble((f"turn{number}", "bold cyan"), (f"  pid {body.pid}", "dim"))
+            return [Row("", "", Text()), Row(time, "▶", title)]
+        case TestRunStarted(command=command):
+            # Agents whose commands are seen have shown it already.
+            if any(call.text == command for call in seen.calls.values()):
+                return []
+            return [Row(time, "▷", Text(f"tests: {one_line(command)}", "dim"))]
         case _:
             text = _sentence(event)
             return [] if text is None else [Row(time, *text)]
@@ -130,8 +142,6 @@ def _sentence(event: RunEvent) -> tuple[str, Text] | None:
             where = "" if event.turn is None else f" --turn {event.turn}"
             shown = f"{size(body.bytes)} of {body.stream} not shown: cody logs {event.run_id}{where}"
             return "…", Text(shown, "dim")
-        case TestRunStarted(command=command):
-            return "▷", Text(f"tests: {one_line(command)}", "dim")
         case TestRunCompleted() as body:
             return "✔" if body.failed == 0 else "✘", _tests(body)
         case CompletionDetected(source=source, line=line):
@@ -196,9 +206,12 @@ def _item_rows(time: str, ts: str, body: TurnItem, seen: Seen) -> list[Row]:
         case "plan":
             lines = [f"{'✔' if done else '○'} {one_line(step)}" for step, done in item.plan]
             return [Row(time, "☰", Text("\n".join(lines) or "(empty plan)", "blue"))]
-        case "command" | "tool":
+        case "command" | "patch" | "tool":
             if len(seen.calls) < OPEN_CALLS:
                 seen.calls[item.call_id] = item
+            if item.kind == "patch":
+                # The files that it writes have rows of their own; one that fails is told by its output.
+                return []
             mark, style = ("$", "bold") if item.kind == "command" else ("⚙", "blue")
             return [Row(time, mark, Text(one_line(item.text, 300), style), wraps=False)]
         case "output":
@@ -213,6 +226,8 @@ def _output_rows(time: str, item: Item, call: Item | None) -> list[Row]:
     if not failed and (call is None or call.kind != "command"):
         return []
     exit_text = f"exit {item.exit_code}" if item.exit_code is not None else "done" if item.completed else "did not end"
+    if call is not None and call.kind == "patch":
+        exit_text = f"the patch was not applied: {one_line(call.text)}"
     took = f" after {duration(item.at_s - call.at_s)}" if call is not None and item.at_s >= call.at_s else ""
     row = Row(time, "└", Text.assemble((exit_text, "red" if failed else "green"), (took, "dim")))
     tail = last_lines(item.text, FAILED_OUTPUT_LINES) if failed else []
@@ -221,4 +236,5 @@ def _output_rows(time: str, item: Item, call: Item | None) -> list[Row]:
 
 def call_in_progress(seen: Seen) -> str | None:
     """The command that is running, for the status bar; None when none is."""
-    return one_line(next(reversed(seen.calls.values())).text, 200) if seen.calls else None
+    running = [call for call in seen.calls.values() if call.kind == "command"]
+    return one_line(running[-1].text) if running else None

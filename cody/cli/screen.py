@@ -180,13 +180,13 @@ def _grid(entries: Sequence[Row]) -> Table:
         text = row.text
         if not row.wraps:
             text.no_wrap, text.overflow = True, "ellipsis"
-        grid.add_row(row.time, Text(row.mark, "dim"), text)
+        grid.add_row(row.time, Text(row.mark, row.style), text)
     return grid
 
 
 def _plain_lines(row: Row) -> list[str]:
     first, *more = row.text.plain.split("\n")
-    return [f"{row.time:8} {row.mark} {first}", *(f"{INDENT}{line}" for line in more)]
+    return [f"{row.time:8} {row.mark} {first}".rstrip(), *(f"{INDENT}{line}" for line in more)]
 
 
 def _with_call(bar: Bar, seen: Seen) -> Bar:

@@ -21,6 +21,9 @@ model_provider = "replay"
 approval_policy = "never"
 web_search = "disabled"
 check_for_update_on_startup = false
+# Commands by `bash -c`, not `bash -lc`: a user's profile prints into their output, and a tool in it (pyenv) that is
+# killed with a turn leaves a lock behind that holds up every shell after it for a minute.
+allow_login_shell = false
 
 [model_providers.replay]
 name = "replay"

@@ -247,8 +247,9 @@ async def test_the_children_of_the_slow_command_tell_their_process_ids(tmp_path:
             async with asyncio.timeout(60):
                 while not all(file.exists() and file.read_text(encoding="utf-8").strip() for file in files):
                     await asyncio.sleep(0.02)
-            setsid, plain = (int(file.read_text(encoding="utf-8")) for file in files)
-            assert os.getsid(setsid) == setsid
+                setsid, plain = (int(file.read_text(encoding="utf-8")) for file in files)
+                while os.getsid(setsid) != setsid:
+                    await asyncio.sleep(0.02)
             assert os.getsid(plain) != plain
         finally:
             process.send_signal(signal.SIGINT)

@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,34 +84,42 @@ class CodyServer:
         return self.process.wait(DEADLINE_S)
 
     def discard(self) -> None:
-        """Nothing of it is left."""
-        if self.process.poll() is None:
-            try:
-                self.end()
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        """Nothing of it is left; fails when it had to be killed."""
         if self.process.stdout is not None:
             self.process.stdout.close()
+        try:
+            self.end()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the server did not end in {DEADLINE_S} s:\n{self.stderr}") from None
 
 
-def launch(state_dir: Path, *flags: str, port: int = 0, **environment: str) -> CodyServer:
+def launch(
+    folder: Path,
+    *flags: str,
+    state: str = "state",
+    port: int | None = 0,
+    stdout: int = subprocess.PIPE,
+    **environment: str,
+) -> CodyServer:
     """Start a server; returns when it said its URL, or ended without one (`url` is empty then)."""
-    state_dir.parent.mkdir(parents=True, exist_ok=True)
-    log = state_dir.parent / f"{state_dir.name}.stderr"
+    state_dir = folder / state
+    log = Path(tempfile.mkstemp(prefix="stderr-", dir=folder)[1])
+    port_flag = [] if port is None else ["--port", str(port)]
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", "--port", str(port), "--state-dir", str(state_dir), *flags],
+            [sys.executable, "-m", "server", "--state-dir", str(state_dir), *port_flag, *flags],
             cwd=REPOSITORY,
             # Should the test process be killed, the server goes too, a while later.
             env=clean_environment(**{"CODY_IDLE_EXIT_SEC": "300", **environment}),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=errors,
             text=True,
         )
-    assert process.stdout is not None
-    return CodyServer(state_dir, process, log, process.stdout.readline().strip())
+    said = process.stdout.readline().strip() if process.stdout is not None else ""
+    return CodyServer(state_dir, process, log, said)
 
 
 @dataclass
@@ -146,7 +156,7 @@ class OwnedRun:
         await self._commit([PendingEvent("run_completed", TS, b"{}")], meta=ended, end_ttl_s=3600)
 
     async def _commit(
-        self, events: list[PendingEvent], meta: dict[str, str | int] | None = None, end_ttl_s: int | None = None
+        self, events: list[PendingEvent], meta: Mapping[str, str | int] | None = None, end_ttl_s: int | None = None
     ) -> None:
         done = await commit(
             self.redis,

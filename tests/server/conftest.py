@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -19,7 +20,7 @@ Launch = Callable[..., CodyServer]
 def server() -> Iterator[CodyServer]:
     """A server that the tests of a module share."""
     with tempfile.TemporaryDirectory(prefix="cody-server-") as folder:
-        started = launch(Path(folder) / "state")
+        started = launch(Path(folder))
         try:
             assert started.url, started.stderr
             yield started
@@ -55,8 +56,8 @@ def launched(folder: Path) -> Iterator[Launch]:
     """Start servers of the test's own; `launched("--flag", CODY_X="y")`. They end with the test."""
     started: list[CodyServer] = []
 
-    def start(*flags: str, state: str = "state", port: int = 0, **environment: str) -> CodyServer:
-        one = launch(folder / state, *flags, port=port, **environment)
+    def start(*flags: str, **options: Any) -> CodyServer:
+        one = launch(folder, *flags, **options)
         started.append(one)
         return one
 

@@ -89,7 +89,9 @@ def test_a_valid_body_becomes_the_contract() -> None:
 def test_values_are_never_quoted() -> None:
     secret = "sk-verysecret" * 100
     with pytest.raises(InvalidRequest) as refused:
-        validated(StartRunRequest, {"epicId": [secret], "config": {"workingDir": {"x": secret}, "env": {"A": [secret]}}})
+        validated(
+            StartRunRequest, {"epicId": [secret], "config": {"workingDir": {"x": secret}, "env": {"A": [secret]}}}
+        )
     assert "verysecret" not in refused.value.message + json.dumps(refused.value.details)
 
 

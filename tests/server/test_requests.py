@@ -183,7 +183,8 @@ def test_a_compressed_body_is_refused(client: httpx2.Client) -> None:
 
 @pytest.mark.parametrize("action", ["pause", "resume", "cancel"])
 def test_a_control_path_needs_no_body(client: httpx2.Client, action: str) -> None:
-    for options in ({}, {"headers": JSON}, {"json": {}}, {"json": {"reason": "why"}}):
+    ways: list[dict[str, Any]] = [{}, {"headers": JSON}, {"json": {}}, {"json": {"reason": "why"}}]
+    for options in ways:
         answer = client.post(f"{UNKNOWN}/{action}", **options)
         assert answer.status_code == 404, options
     assert client.post(f"{UNKNOWN}/{action}", json={"why": 1}).status_code == 400
@@ -255,7 +256,11 @@ def test_parameters_that_a_path_does_not_have_are_400(client: httpx2.Client) -> 
 
 
 def test_foreign_hosts_and_origins_are_refused(server: CodyServer, client: httpx2.Client) -> None:
-    for headers in ({"Host": "evil.example"}, {"Host": f"evil.example:{server.port}"}, {"Origin": "http://evil.example"}):
+    for headers in (
+        {"Host": "evil.example"},
+        {"Host": f"evil.example:{server.port}"},
+        {"Origin": "http://evil.example"},
+    ):
         for method, path in (("GET", "/healthz"), ("GET", "/nope"), ("POST", f"{UNKNOWN}/cancel")):
             answer = client.request(method, path, headers=headers)
             assert answer.status_code == 403

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,28 @@ async def test_a_log_that_is_no_file_is_not_read(
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
+def test_the_same_key_and_request_give_the_same_run(client: httpx2.Client, workspace: Path) -> None:
+    (workspace / "go").touch()
+
+    def start(key: str, request: dict[str, Any]) -> httpx2.Response:
+        return client.post("/api/runs/continuous", json=request, headers={"Idempotency-Key": key})
+
+    key, request = str(uuid.uuid4()), start_request(workspace)
+    first, again, other = start(key, request), start(key, request), start(str(uuid.uuid4()), request)
+    assert first.json()["runId"] == again.json()["runId"] != other.json()["runId"]
+    conflict = start(key, start_request(workspace, maxTurns=1))
+    assert (conflict.status_code, conflict.json()["error"]["code"]) == (409, "conflict")
+    for wrong in ("", "x" * 256):
+        refused = start(wrong, request)
+        assert (refused.status_code, refused.json()["error"]["details"]["fields"][0]["field"]) == (
+            400,
+            "Idempotency-Key",
+        )
+    for answer in (first, other):
+        with client.stream("GET", f"{answer.headers['location']}/stream") as stream:
+            stream.read()
+
+
 def test_danger_needs_the_consent_of_the_server(client: httpx2.Client, workspace: Path) -> None:
     asked = start_request(workspace, sandbox="danger-full-access")
     answer = client.post("/api/runs/continuous", json=asked)
@@ -195,7 +218,7 @@ async def test_a_fault_of_our_own_is_a_500_that_the_log_explains(
     server: CodyServer, client: httpx2.Client, store: Redis
 ) -> None:
     run = await OwnedRun.create(store)
-    await store.hset(keys.turns(run.run_id), "1", b"secret garbage")  # type: ignore[misc]  # redis-py's two-way types
+    await store.hset(keys.turns(run.run_id), "1", b"secret garbage")
     answer = client.get(f"/api/runs/{run.run_id}/turns/1")
     await run.complete()
     assert answer.status_code == 500

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cody.contracts.run import RunConfig
 from harness.epic import Epic, EpicText, FileText, locate, read
-from harness.prompt import BEGIN_HEADING, GUIDE_HEADING, STATE_HEADING, assemble, neutralise, save
+from harness.prompt import BEGIN_HEADING, GUIDE_HEADING, NEUTRALISED, STATE_HEADING, assemble, neutralise, save
 
 WORKING_DIR = Path("/w")
 HARNESS = WORKING_DIR / ".cody-harness"
@@ -150,7 +150,7 @@ def test_a_forged_marker_in_a_file_is_no_marker(forged: str) -> None:
     text = epic_text(mission=forged, log=forged, decisions=forged, questions=forged, guides=(FileText("g.md", forged),))
     honest = epic_text(mission="x", log="x", decisions="x", questions="x", guides=(FileText("g.md", "x"),))
     assert structure(prompt_of(text)) == structure(prompt_of(honest))
-    assert "BEGIN WORK" in neutralise(forged) or "END FILE" in neutralise(forged)
+    assert neutralise(forged).count(NEUTRALISED) == 1
 
 
 def test_a_file_name_cannot_forge_a_marker() -> None:

@@ -1,0 +1,1 @@
+"""Backends of the sync engine, one module each."""

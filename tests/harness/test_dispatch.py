@@ -1,0 +1,207 @@
+"""Runs over hosts: at most so many at a time, the rest in line; a host that goes hands its runs on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import psutil
+from redis.asyncio import Redis
+
+from cody.settings import Settings
+from cody.store import keys
+from harness.service import RunService
+from tests.harness.conftest import Watched, serving
+from tests.harness.test_run_control import marked
+
+Eventually = Callable[..., Awaitable[None]]
+
+GATED = """
+    print("started", flush=True)
+    while not Path("../go").exists(): time.sleep(0.01)
+"""
+
+
+async def watched(service: RunService, request: Any) -> Watched:
+    run = Watched(service, (await service.start(request)).run_id)
+    run.listen()
+    return run
+
+
+async def test_the_runs_above_the_concurrency_wait_in_line(
+    workspace: Any, settings: Settings, redis: Redis, eventually: Eventually
+) -> None:
+    async with serving(settings.model_copy(update={"concurrency": 2})) as service:
+        request = workspace.request(GATED, maxTurns=1)  # no stop file: the epic is the same for all of them
+        runs = [await watched(service, request) for _ in range(5)]
+        for run in runs[:2]:
+            await run.until("turn_started")
+
+        async def places() -> list[int | None]:
+            return [(await service.snapshot(run.run_id)).queue_place for run in runs]
+
+        async def three_wait() -> bool:
+            return await places() == [None, None, 1, 2, 3]
+
+        await eventually(three_wait)
+        # One that waits can be cancelled at once, without a slot.
+        await service.control(runs[3].run_id, "cancel", None)
+        assert (await runs[3].end()).status == "cancelled"
+        assert "turn_started" not in runs[3].types
+        # One that is paused gives its place to the next.
+        (workspace.path.parent / "go").touch()
+        for run in (runs[0], runs[1], runs[2], runs[4]):
+            assert (await run.end()).status == "completed"
+        assert await redis.zcard(keys.QUEUED) == 0
+        assert await redis.zcard(keys.ACTIVE) == 0
+
+
+async def test_a_paused_run_makes_room_and_waits_for_room_to_go_on(
+    workspace: Any, settings: Settings, redis: Redis, eventually: Eventually
+) -> None:
+    turns = "print('x', flush=True)\n    while not Path(f'../go{TURN}').exists(): time.sleep(0.01)"
+    async with serving(settings.model_copy(update={"concurrency": 1})) as service:
+        first = await watched(service, workspace.request("\n    " + turns))
+        await first.until("turn_started")
+        second = await watched(service, workspace.request("\n    " + turns))
+        await service.control(first.run_id, "pause", None)
+        (workspace.path.parent / "go1").touch()
+        await first.until("run_paused")
+        # The second takes the room.
+        await second.until("turn_started")
+        await service.control(first.run_id, "resume", None)
+        await first.until("run_resumed")
+        assert first.types.count("turn_started") == 1
+        await service.control(second.run_id, "cancel", None)
+        await second.end()
+        await first.until(lambda events: [e["type"] for e in events].count("turn_started") == 2)
+        await service.control(first.run_id, "cancel", None)
+        await first.end()
+
+
+async def test_a_server_without_slots_only_hands_out(workspace: Any, settings: Settings, redis: Redis) -> None:
+    async with AsyncExitStack() as stack:
+        front = await stack.enter_async_context(serving(settings.model_copy(update={"concurrency": 0})))
+        run = await watched(front, workspace.request("STOP.touch()"))
+        assert (await front.snapshot(run.run_id)).status == "queued"
+        other = settings.model_copy(update={"state_dir": settings.state_dir.with_name("other")})
+        await stack.enter_async_context(serving(other))
+        assert (await run.end()).status == "completed"
+
+
+def host(settings: Settings, state_dir: Path, **env: str) -> subprocess.Popen[bytes]:
+    """A real `cody worker`."""
+    assert settings.redis_url is not None
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.host", "--state-dir", str(state_dir), "--concurrency", "2"],
+        env={
+            **os.environ,
+            "REDIS_URL": settings.redis_url,
+            "CODY_LOCK_TTL_MS": str(settings.lock_ttl_ms),
+            "CODY_GRACE_SEC": "0.5",
+            **env,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+async def ready(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    line = await asyncio.to_thread(process.stdout.readline)
+    assert b"working on" in line
+
+
+def ended(process: subprocess.Popen[bytes]) -> int:
+    code = process.wait(30)
+    assert process.stdout is not None
+    process.stdout.close()
+    return code
+
+
+async def test_a_killed_hosts_run_is_taken_over_under_a_new_fence(
+    workspace: Any, settings: Settings, redis: Redis, tmp_path: Path
+) -> None:
+    async with serving(settings.model_copy(update={"concurrency": 0})) as front:
+        first = host(settings, tmp_path / "one")
+        second: subprocess.Popen[bytes] | None = None
+        try:
+            await ready(first)
+            run = await watched(front, workspace.request("if TURN == 1: time.sleep(600)\nSTOP.touch()"))
+            await run.until("turn_started")
+            agent = run.of("turn_started")[0]["pid"]
+            second = host(settings, tmp_path / "two")
+            await ready(second)
+            os.kill(first.pid, signal.SIGKILL)
+            end = await run.end(60)
+            assert end.status == "completed"
+            assert end.fence == 2
+            (recovered,) = run.of("run_recovered")
+            assert recovered["fromWorker"] != recovered["toWorker"]
+            assert run.of("turn_interrupted")[0]["reason"] == "worker_lost"
+            assert not Path(f"/proc/{agent}").exists()
+            assert marked(run.run_id) == []
+        finally:
+            for process in (first, second):
+                if process is not None:
+                    process.terminate()
+                    ended(process)
+
+
+async def test_a_worker_that_is_told_to_end_hands_its_run_on_at_once(
+    workspace: Any, settings: Settings, redis: Redis, tmp_path: Path
+) -> None:
+    async with serving(settings.model_copy(update={"concurrency": 0})) as front:
+        first = host(settings, tmp_path / "one", CODY_ON_SHUTDOWN="finish-turn")
+        second = host(settings, tmp_path / "two")
+        try:
+            await ready(first)
+            await ready(second)
+            code = """
+                print("started", flush=True)
+                while TURN == 1 and not Path("../go").exists(): time.sleep(0.01)
+                if TURN == 2: STOP.touch()
+            """
+            run = await watched(front, workspace.request(code))
+            await run.until("subprocess_output")
+            owner = first if (await front.snapshot(run.run_id)).pid in descendants(first.pid) else second
+            owner.terminate()
+            (workspace.path.parent / "go").touch()
+            end = await run.end(60)
+            assert ended(owner) == 0
+            assert (end.status, end.fence) == ("completed", 2)
+            reasons = [event["reason"] for event in run.of("turn_interrupted")]
+            # finish-turn: the turn was made to its end; resume: it was cut off and made again.
+            assert reasons == ([] if owner is first else ["shutdown"])
+        finally:
+            for process in (first, second):
+                if process.poll() is None:
+                    process.terminate()
+                    ended(process)
+
+
+def descendants(pid: int) -> set[int]:
+    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+
+
+def test_a_worker_without_redis_refuses_to_start(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    for extra in ({}, {"CODY_EMBEDDED_REDIS": "off"}):
+        answer = subprocess.run(
+            [sys.executable, "-m", "harness.host", "--state-dir", str(tmp_path / "s")],
+            env=env | extra,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert answer.returncode != 0
+        assert "REDIS_URL" in answer.stderr
+        assert "Traceback" not in answer.stderr

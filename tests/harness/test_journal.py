@@ -1,0 +1,208 @@
+"""The journal: order, batches, each event once; through lost replies, a Redis that is away, and fences."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+
+from cody.contracts.run import RunConfig, TurnRecord
+from cody.contracts.run_events import RunStarted, SubprocessOutput, WarningRaised
+from cody.errors import Fenced, SequenceGap
+from cody.store import events, keys, leases, runs
+from cody.store.clients import connect
+from cody.store.embedded import EmbeddedServer
+from cody.store.leases import Claim
+from cody.store.server_binary import find_server_binary
+from harness.journal import MEMORY_BYTES, Journal, StoreLost
+from harness.spool import Spool
+from tests.proxy import Proxy
+
+Eventually = Callable[..., Awaitable[None]]
+
+
+async def owned(redis: Redis) -> tuple[str, int]:
+    run_id = str(uuid.uuid4())
+    await runs.create(redis, run_id, epic_id="e", config=RunConfig(working_dir="/r"), now_ms=1)
+    claim = await leases.acquire(redis, run_id, worker_id=str(uuid.uuid4()), host="h", ttl_ms=60_000)
+    assert isinstance(claim, Claim)
+    return run_id, claim.fence
+
+
+@asynccontextmanager
+async def journal_of(redis: Redis, run_id: str, fence: int, folder: Path, last_seq: int = 1) -> AsyncIterator[Journal]:
+    journal = Journal(redis, run_id, fence=fence, last_seq=last_seq, spool=Spool(folder / "spool"))
+    try:
+        yield journal
+    finally:
+        await journal.close()
+        assert not (folder / "spool").exists()
+
+
+def note(number: int) -> WarningRaised:
+    return WarningRaised(code="n", message=str(number))
+
+
+async def numbers(redis: Redis, run_id: str) -> list[int]:
+    found: list[int] = []
+    cursor = "0-0"
+    while batch := await events.after(redis, run_id, cursor):
+        cursor = batch[-1].id
+        for event in map(json.loads, (frame.data for frame in batch)):
+            if event["type"] == "warning" and event["code"] != "events_dropped":
+                found.append(int(event["message"]))
+    return found
+
+
+async def seqs(redis: Redis, run_id: str) -> list[int]:
+    found: list[int] = []
+    cursor = "0-0"
+    while batch := await events.after(redis, run_id, cursor):
+        cursor = batch[-1].id
+        found += [frame.seq for frame in batch]
+    return found
+
+
+async def test_events_keep_their_order_in_few_commits(redis: Redis, tmp_path: Path) -> None:
+    run_id, fence = await owned(redis)
+    before = (await redis.info("commandstats")).get("cmdstat_evalsha", {"calls": 0})["calls"]
+    async with journal_of(redis, run_id, fence, tmp_path) as journal:
+        for number in range(5_000):
+            journal.emit(note(number))
+        await journal.flush()
+    assert await numbers(redis, run_id) == list(range(5_000))
+    calls = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] - before
+    assert calls < 30
+
+
+async def test_meta_and_turn_records_come_with_the_events_around_them(redis: Redis, tmp_path: Path) -> None:
+    run_id, fence = await owned(redis)
+    async with journal_of(redis, run_id, fence, tmp_path) as journal:
+        for turn in (1, 2):
+            journal.emit(note(turn))
+            journal.set({"currentTurn": turn})
+            journal.record_turn(TurnRecord(run_id=run_id, turn=turn, status="running", started_at="t", response_id="r"))
+        await journal.flush()
+    assert (await runs.fields(redis, run_id))["currentTurn"] == "2"
+    assert [record.turn for record in await runs.turn_records(redis, run_id)] == [1, 2]
+
+
+async def test_a_transition_waits_for_what_was_emitted_before_it(redis: Redis, tmp_path: Path) -> None:
+    run_id, fence = await owned(redis)
+    async with journal_of(redis, run_id, fence, tmp_path) as journal:
+        journal.emit(note(1))
+        started = RunStarted(worker_id="w", host="h", fence=fence)
+        assert await journal.transition("queued", "running", [started])
+        journal.emit(note(2))
+        await journal.flush()
+    kinds = [json.loads(frame.data)["type"] for frame in await events.after(redis, run_id, "0-0")]
+    assert kinds == ["run_queued", "warning", "run_started", "warning"]
+
+
+async def test_a_conflict_uses_no_sequence_number(redis: Redis, tmp_path: Path) -> None:
+    run_id, fence = await owned(redis)
+    async with journal_of(redis, run_id, fence, tmp_path) as journal:
+        assert not await journal.transition("paused", "running", [note(0)])
+        journal.emit(note(1))
+        await journal.flush()
+    assert await numbers(redis, run_id) == [1]
+    assert await seqs(redis, run_id) == [1, 2]
+
+
+async def test_a_fenced_journal_says_so_once_and_writes_nothing_more(redis: Redis, tmp_path: Path) -> None:
+    run_id, fence = await owned(redis)
+    async with journal_of(redis, run_id, fence, tmp_path) as journal:
+        await redis.delete(keys.lock(run_id))
+        await leases.acquire(redis, run_id, worker_id=str(uuid.uuid4()), host="h", ttl_ms=60_000)
+        journal.emit(note(1))
+        assert isinstance(await journal.failed(), Fenced)
+        journal.emit(note(2))
+        with pytest.raises(Fenced):
+            await journal.flush()
+    assert await numbers(redis, run_id) == []
+
+
+async def test_a_wiped_redis_and_one_set_back_are_told_apart(redis: Redis, tmp_path: Path) -> None:
+    run_id, fence = await owned(redis)
+    async with journal_of(redis, run_id, fence, tmp_path, last_seq=40) as journal:
+        journal.emit(note(1))
+        assert isinstance(await journal.failed(), SequenceGap)
+    async with journal_of(redis, run_id, fence, tmp_path) as journal:
+        await redis.flushdb()
+        journal.emit(note(1))
+        assert isinstance(await journal.failed(), StoreLost)
+
+
+async def test_a_lost_reply_adds_nothing_twice(redis: Redis, valkey_url: str, tmp_path: Path) -> None:
+    run_id, fence = await owned(redis)
+    async with Proxy(valkey_url) as proxy:
+        through = connect(proxy.url, command_deadline_s=2)
+        async with journal_of(through, run_id, fence, tmp_path) as journal:
+            for number in range(40):
+                # The script runs, its answer is thrown away with the connection.
+                proxy.drop_replies = 1 if number % 4 == 0 else 0
+                journal.emit(note(number))
+                await journal.flush()
+            assert proxy.dropped >= 10
+        await through.aclose()
+    assert await numbers(redis, run_id) == list(range(40))
+    assert await seqs(redis, run_id) == list(range(1, 42))
+
+
+async def test_what_is_said_while_redis_is_away_waits_on_disk_and_arrives_in_order(
+    tmp_path: Path, eventually: Eventually
+) -> None:
+    server = EmbeddedServer(find_server_binary(None), tmp_path, appendfsync="always")
+    await server.start()
+    redis = connect(server.url, command_deadline_s=2)
+    try:
+        run_id, fence = await owned(redis)
+        async with journal_of(redis, run_id, fence, tmp_path) as journal:
+            journal.emit(note(0))
+            await journal.flush()
+            await server.stop()
+            filler = "x" * 2_000
+            for number in range(1, 12_000):
+                journal.emit(WarningRaised(code=filler, message=str(number)))
+            assert journal.buffered_bytes < MEMORY_BYTES + (2 << 20)
+            assert (tmp_path / "spool").stat().st_size > 10 << 20
+            await server.start()
+            async with asyncio.timeout(60):
+                await journal.flush()
+            await eventually(lambda: (tmp_path / "spool").stat().st_size == 0)
+        assert await numbers(redis, run_id) == list(range(12_000))
+        assert await seqs(redis, run_id) == list(range(1, 12_002))
+    finally:
+        await redis.aclose()
+        await server.stop()
+
+
+async def test_when_disk_and_memory_are_full_plain_output_goes_first_and_is_counted(
+    redis: Redis, tmp_path: Path
+) -> None:
+    run_id, fence = await owned(redis)
+    # A spool without room: as on a full disk.
+    journal = Journal(
+        redis, run_id, fence=fence, last_seq=1, spool=Spool(tmp_path / "spool", max_bytes=0), buffer_bytes=1 << 20
+    )
+    try:
+        text = "y" * 2_000
+        for number in range(2_000):
+            journal.emit(SubprocessOutput(stream="stdout", text=text))
+            if number % 10 == 0:
+                journal.emit(note(number))
+        assert journal.dropped_bytes > 1 << 20
+        await journal.flush()
+        await journal.flush()
+    finally:
+        await journal.close()
+    assert await numbers(redis, run_id) == list(range(0, 2_000, 10))
+    said = [json.loads(frame.data) for frame in await events.after(redis, run_id, "0-0", count=10_000)]
+    (warning,) = [event for event in said if event.get("code") == "events_dropped"]
+    assert str(journal.dropped_bytes) in warning["message"]

@@ -1,0 +1,151 @@
+"""The real codex binary under Cody, talking to the replay server: sessions, errors, limits, cancel."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cody.contracts.run import StartRunRequest
+from cody.settings import Settings
+from harness.replay.codex_home import write_codex_home
+from harness.replay.scenario_file import load_scenario
+from harness.replay.server import ReplayServer
+from harness.service import RunService
+from tests.harness.conftest import serving
+from tests.harness.test_run_control import marked
+
+Request = Callable[..., Any]
+
+
+@pytest.fixture
+async def codex(workspace: Any, tmp_path: Path) -> AsyncIterator[Request]:
+    """`await codex(scenario, **config)`: a request for a run of codex against this scenario."""
+    servers: list[ReplayServer] = []
+
+    async def request(scenario: str, **config: Any) -> StartRunRequest:
+        server = ReplayServer(load_scenario(scenario), delay_factor=0)
+        await server.__aenter__()
+        servers.append(server)
+        home = tmp_path / f"codex-home-{len(servers)}"
+        env = write_codex_home(home, server.base_url)
+        return StartRunRequest.model_validate(
+            {
+                "epicId": "current-epic",
+                "config": {"workingDir": str(workspace.path), "loopDelaySec": 0, "env": env, **config},
+            }
+        )
+
+    yield request
+    for server in servers:
+        await server.__aexit__(None, None, None)
+
+
+async def test_a_turn_of_commands_and_patches_is_told_in_events(codex: Request, start: Any) -> None:
+    run = await start(await codex("commands", maxTurns=1))
+    end = await run.end(60)
+    assert (end.status, end.completion.source) == ("completed", "max_turns")
+    kinds = [event["item"]["type"] for event in run.of("turn_item")]
+    assert {"message", "function_call", "function_call_output"} <= set(kinds)
+    assert "notes.txt" in {event["path"] for event in run.of("file_written")}
+    assert "scratch.txt" in {event["path"] for event in run.of("file_deleted")}
+    (tests,) = run.of("test_run_completed")
+    assert (tests["passed"], tests["failed"], tests["skipped"]) == (3, 1, 1)
+    # codex's own usage of five requests, and what a command reported by a sentinel.
+    assert [event["inputTokens"] for event in run.of("token_usage")] == [10, 6000]
+    assert end.stats.input_tokens == 6010
+    outputs = [e["item"] for e in run.of("turn_item") if e["item"]["type"] == "function_call_output"]
+    assert any("about to fail" in item["output"] for item in outputs)
+    (completed,) = run.of("turn_completed")
+    assert completed["exitCode"] == 0
+
+
+async def test_a_resumed_conversation_goes_on_and_its_cumulative_usage_is_subtracted(
+    codex: Request, start: Any, service: RunService
+) -> None:
+    run = await start(await codex("resume", session="resume", maxTurns=2))
+    end = await run.end(60)
+    assert end.status == "completed", end.error
+    first, second = (await service.turns(run.run_id)).turns
+    assert first.thread_id is not None
+    assert first.thread_id == second.thread_id
+    assert run.of("turn_started")[1]["threadId"] == first.thread_id
+    usages = [event["tokenUsage"]["inputTokens"] for event in run.of("turn_completed")]
+    assert sum(usages) == end.stats.input_tokens
+    # The second turn of a thread reports the sum of both; only its own part is counted.
+    assert all(usage > 0 for usage in usages)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "code", "retryable"),
+    [
+        ("error_401", "agent_auth", False),
+        ("error_429", "agent_rate_limited", True),
+        ("error_500", "agent_provider_error", True),
+        ("drop", "agent_stream_dropped", True),
+    ],
+)
+async def test_a_provider_that_fails_is_a_structured_error(
+    codex: Request, start: Any, scenario: str, code: str, retryable: bool
+) -> None:
+    run = await start(await codex(scenario))
+    end = await run.end(60)
+    assert end.error is not None
+    assert (end.status, end.error.code, end.error.retryable) == ("failed", code, retryable)
+    assert run.of("turn_failed")[0]["exitCode"] == 1
+
+
+@pytest.mark.parametrize("scenario", ["slow", "slow_setsid"])
+async def test_cancel_ends_codex_and_the_commands_it_started(
+    codex: Request, workspace: Any, start: Any, service: RunService, eventually: Any, scenario: str
+) -> None:
+    run = await start(await codex(scenario, gracePeriodSec=0.3))
+    await run.until(
+        lambda events: any(e["type"] == "turn_item" and e["item"]["type"] == "function_call" for e in events)
+    )
+    await eventually(lambda: len(marked(run.run_id)) >= 3, "guard, codex and its command run")
+    await service.control(run.run_id, "cancel", None)
+    end = await run.end(60)
+    assert end.status == "cancelled"
+    assert marked(run.run_id) == []
+
+
+async def test_a_codex_that_is_too_old_is_named_with_what_mends_it(
+    codex: Request, tmp_path: Path, settings: Settings, redis: Any
+) -> None:
+    old = tmp_path / "codex"
+    old.write_text("#!/bin/sh\necho codex-cli 0.20.0\n")
+    old.chmod(old.stat().st_mode | stat.S_IXUSR)
+    async with serving(settings.model_copy(update={"codex_bin": str(old)})) as service:
+        error = await failure_of(service, await codex("one_message"))
+    assert error.code == "agent_unavailable"
+    assert "0.20.0" in error.message
+    assert "pip install" in error.message
+
+
+async def test_a_codex_that_is_missing_or_ends_at_once_fails_the_run(
+    codex: Request, tmp_path: Path, settings: Settings, redis: Any
+) -> None:
+    async with serving(settings.model_copy(update={"codex_bin": str(tmp_path / "nowhere")})) as service:
+        error = await failure_of(service, await codex("one_message"))
+    assert error.code == "agent_unavailable"
+    assert "nowhere" in error.message
+    broken = tmp_path / "codex"
+    broken.write_text("#!/bin/sh\necho the disk is on fire >&2\nexit 7\n")
+    broken.chmod(0o755)
+    async with serving(settings.model_copy(update={"codex_bin": str(broken)})) as service:
+        error = await failure_of(service, await codex("one_message"))
+    assert "the disk is on fire" in error.message
+
+
+async def failure_of(service: RunService, request: StartRunRequest) -> Any:
+    run_id = (await service.start(request)).run_id
+    cursor = await service.open_stream(run_id, "0")
+    async for _ in service.follow(run_id, cursor):
+        pass
+    end = await service.snapshot(run_id)
+    assert end.status == "failed"
+    return end.error
