@@ -166,6 +166,9 @@ class RunService:
         """Accept a control message; raises NotFound, Conflict."""
         with store_calls(f"{action} run {run_id}"):
             status = await control.request(self._store.redis, run_id, action, reason=reason, now=utc_text(now_ms()))
+        if action == "cancel":
+            # A run that waits for a host needs none to be cancelled.
+            self._store.crew.take(run_id)
         return ControlAnswer(run_id=run_id, status=status)
 
     async def turns(self, run_id: str) -> TurnPage:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from cody.client.errors import ApiError, ServerUnreachable, error_of_answer, error_of_detail
 from cody.contracts.run import ErrorAnswer, ErrorDetail
-from cody.contracts.run_events import RunEvent, read_event
+from cody.contracts.run_events import ENVELOPE, Custom, RunEvent, read_event
 from cody.errors import CodyError, SequenceGap, StoreUnavailable
 
 SILENCE_S = 60.0
@@ -147,11 +147,7 @@ async def _connection(
 
 def _take(stream_id: str, data: str, cursor: _Cursor) -> RunEvent | None:
     """The event of a frame; None for one that was given already."""
-    try:
-        event = read_event(json.loads(data))
-    except (ValueError, KeyError, AttributeError, RecursionError) as error:
-        problem = str(error).splitlines()[0]
-        raise ApiError(f"event {stream_id} can't be read (another version of Cody?): {problem}", status=200) from error
+    event = _event(stream_id, data)
     last = cursor.last_seq
     if last is not None and event.seq <= last:
         return None
@@ -159,6 +155,22 @@ def _take(stream_id: str, data: str, cursor: _Cursor) -> RunEvent | None:
         raise SequenceGap(f"the stream of run {event.run_id} went from event {last} to {event.seq}: events are missing")
     cursor.last_seq = event.seq
     return event
+
+
+def _event(stream_id: str, data: str) -> RunEvent:
+    """The event that is written there; one that a newer server may have more to say with, as Custom under its type."""
+    try:
+        found = json.loads(data)
+        try:
+            return read_event(found)
+        except ValidationError:
+            own = {name: value for name, value in found.items() if name not in ENVELOPE}
+            turn = own.get("turn")
+            body = Custom(turn=turn if isinstance(turn, int) else None, name=found["type"], data=own)
+            return RunEvent(type=found["type"], ts=found["ts"], run_id=found["runId"], seq=found["seq"], body=body)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        problem = str(error).splitlines()[0]
+        raise ApiError(f"event {stream_id} is none (another version of Cody?): {problem}", status=200) from error
 
 
 def _frame_error(data: str) -> CodyError:

@@ -1,7 +1,7 @@
 """Cut a record into chunks, pure and streaming: never more than one chunk is held.
 
-The same record is cut the same way every time, however it was read: a transfer that starts over after a crash sends chunks
-that the other side knows.
+The same record is cut the same way every time, however it was read: a transfer that starts over after a crash sends
+chunks that the other side knows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def chunk_messages(messages: Iterable[bytes], max_bytes: int = CHUNK_BYTES) -> I
 
 
 def chunk_lines(blocks: Iterable[bytes], max_bytes: int = CHUNK_BYTES) -> Iterator[Chunk]:
-    """Lines (each a message, its newline included) out of blocks of any size, as many as fit; a line of any length is cut.
+    """Lines (each a message, its newline included) out of blocks of any size, as many as fit; a line of any length is
+    cut.
 
     Where one block ends and the next begins does not matter. A last line without a newline counts as one.
     """

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 class Clock:
     """The system's time (UTC), plus whatever it was stepped by.
 
-    Who waits has looked at the world first: take `rings`, look, then `wait` with the number taken. A ring in between is not
-    missed.
+    Who waits has looked at the world first: take `rings`, look, then `wait` with the number taken. A ring in between
+    is not missed.
     """
 
     def __init__(self) -> None:

@@ -106,8 +106,8 @@ class Adapter(Protocol):
     async def append(self, source_id: str, index: int, payload: bytes, message_count: int, byte_size: int) -> bool:
         """True when the chunk was new, False when it was there already; any order, any repeat.
 
-        Raises source_not_found, source_not_collecting, source_invalid (index, counts or size are wrong; nothing changed),
-        chunk_conflict (that index holds something else).
+        Raises source_not_found, source_not_collecting, source_invalid (index, counts or size are wrong; nothing
+        changed), chunk_conflict (that index holds something else).
         """
         ...
 
@@ -120,8 +120,9 @@ class Adapter(Protocol):
     ) -> JobSnapshot:
         """The job that transfers the source; the same one for every further call.
 
-        `expected_checksum`: SHA-256 over the payloads in order, 64 lower-case hex digits. Raises source_invalid (no chunks),
-        chunk_index_gap, manifest_invalid, checksum_mismatch: the source is then failed, and sealing it again says the same.
+        `expected_checksum`: SHA-256 over the payloads in order, 64 lower-case hex digits. Raises source_invalid (no
+        chunks), chunk_index_gap, manifest_invalid, checksum_mismatch: the source is then failed, and sealing it again
+        says the same.
         """
         ...
 

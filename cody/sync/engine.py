@@ -12,11 +12,11 @@ from datetime import timedelta
 from typing import Self
 from uuid import uuid4
 
-from cody.sync import state
+from cody.sync import state, views
 from cody.sync.clock import Clock
 from cody.sync.contracts import TERMINAL, Chunk, JobSnapshot, Manifest, SourceSnapshot
-from cody.sync.errors import SyncError, normalise
 from cody.sync.crew import Crew
+from cody.sync.errors import SyncError, normalise
 from cody.sync.policy import (
     ManifestBuilder,
     Policy,
@@ -30,7 +30,8 @@ from cody.sync.storage import JobRow, SourceRow, Storage, Write
 from cody.sync.worker import Bench
 
 CONTENTION_TRIES = 1000
-"""Writes that lose to another caller's are made again; so many losses in a row are a backend that refuses everything."""
+"""Writes that lose to another caller's are made again; so many losses in a row are a backend that refuses
+everything."""
 
 
 @contextmanager
@@ -97,7 +98,7 @@ class Engine:
                     self._new_id(), conversation, thread_id, self.bench.policy.version, self.bench.clock.now()
                 )
                 if await self.bench.storage.commit(Write(conversation=conversation, source=source)):
-                    return state.source_snapshot(source)
+                    return views.source_snapshot(source)
             raise contended(f"conversation {conversation_id}")
 
     async def append(self, source_id: str, index: int, payload: bytes, message_count: int, byte_size: int) -> bool:
@@ -135,7 +136,7 @@ class Engine:
             for _ in range(CONTENTION_TRIES):
                 source = await self._source(source_id)
                 if source.job_id is not None:
-                    return state.job_snapshot(await self._job(source.job_id))
+                    return views.job_snapshot(await self._job(source.job_id))
                 if source.error_code is not None:
                     raise SyncError(source.error_code, source.error_message or "")
                 if source != proven:
@@ -148,18 +149,18 @@ class Engine:
                     proven = source
                 job = await self._admit(source, expected_checksum, expected_message_count)
                 if job is not None:
-                    return state.job_snapshot(job)
+                    return views.job_snapshot(job)
             raise contended(f"source {source_id}")
 
     async def get(self, job_id: str) -> JobSnapshot:
         """See Adapter.get."""
         with canonical():
-            return state.job_snapshot(await self._job(job_id))
+            return views.job_snapshot(await self._job(job_id))
 
     async def list(self, conversation_id: str) -> Sequence[JobSnapshot]:
         """See Adapter.list."""
         with canonical():
-            return [state.job_snapshot(job) for job in await self.bench.storage.jobs(conversation_id)]
+            return [views.job_snapshot(job) for job in await self.bench.storage.jobs(conversation_id)]
 
     async def cancel(self, job_id: str) -> JobSnapshot:
         """See Adapter.cancel. It holds at once: whatever the worker does next is refused."""
@@ -167,12 +168,12 @@ class Engine:
             for _ in range(CONTENTION_TRIES):
                 job = await self._job(job_id)
                 if job.state in TERMINAL:
-                    return state.job_snapshot(job)
+                    return views.job_snapshot(job)
                 error = SyncError("job_cancelled", f"job {job_id} was cancelled on request")
                 after = state.cancelled(job, error, self.bench.clock.now())
                 if await self.bench.storage.commit(state.ended(after)):
                     self.bench.clock.ring()
-                    return state.job_snapshot(after)
+                    return views.job_snapshot(after)
             raise contended(f"job {job_id}")
 
     async def wait_for_terminal(self, job_id: str, timeout: float | None = None) -> JobSnapshot:
@@ -184,7 +185,7 @@ class Engine:
                 seen = clock.rings
                 job = await self._job(job_id)
                 if job.state in TERMINAL:
-                    return state.job_snapshot(job)
+                    return views.job_snapshot(job)
                 if deadline is not None and deadline <= clock.now():
                     done = f"{job.applied_chunks} of {job.total_chunks} chunks"
                     raise SyncError("timeout", f"job {job_id} is still {job.state} after {timeout} s ({done})")
@@ -198,7 +199,8 @@ class Engine:
     async def read(self, conversation_id: str) -> AsyncIterator[bytes]:
         """The verified record, chunk by chunk.
 
-        Raises source_not_found when the conversation has none, backend_unavailable when it was replaced while being read.
+        Raises source_not_found when the conversation has none, backend_unavailable when it was replaced while being
+        read.
         """
         with canonical():
             conversation = await self.bench.storage.conversation(conversation_id)
@@ -222,7 +224,8 @@ class Engine:
         expected_checksum: str,
         expected_message_count: int | None,
     ) -> SyncError | None:
-        """What is wrong with the source, or None; payloads are read one at a time, and only when the counts are right."""
+        """What is wrong with the source, or None; payloads are read one at a time, and only when the counts are
+        right."""
         try:
             expected = parse_manifest(expected_manifest)
         except SyncError as refusal:

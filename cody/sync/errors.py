@@ -1,6 +1,7 @@
 """The canonical errors of a sync: one class, a closed union of codes.
 
-Adapters map their own failures to these (`normalise`); callers see no others. Codes are contract, messages are for people.
+Adapters map their own failures to these (`normalise`); callers see no others. Codes are contract, messages are for
+people.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def is_sync_error_code(value: object) -> TypeGuard[SyncErrorCode]:
 def normalise(failure: Exception) -> SyncError:
     """The canonical error for any failure of a backend; a SyncError is handed back as it is.
 
-    What nobody mapped is `backend_unavailable`: it is retried within the budget, and then the job fails and says what it was.
+    What nobody mapped is `backend_unavailable`: it is retried within the budget, and then the job fails and says what
+    it was.
     """
     if isinstance(failure, SyncError):
         return failure

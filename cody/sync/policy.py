@@ -38,8 +38,8 @@ class Policy(Frozen):
 def retry_delay_s(failures: int, policy: Policy, jitter: Callable[[], float]) -> float:
     """Seconds to wait after that many failures in a row (from 1): full jitter.
 
-    Uniform in [0, min(cap, base * 2 ** (failures - 1))), so that workers which failed together do not come back together.
-    `jitter` answers a number in [0, 1).
+    Uniform in [0, min(cap, base * 2 ** (failures - 1))), so that workers which failed together do not come back
+    together. `jitter` answers a number in [0, 1).
     """
     doublings = min(max(failures, 1) - 1, 64)  # 2 ** 1100 is no float
     return jitter() * min(policy.retry_cap_s, policy.retry_base_s * 2.0**doublings)
@@ -105,7 +105,7 @@ def chunk_fault(chunk: Chunk, policy: Policy) -> SyncError | None:
     elif not 0 <= chunk.index < policy.max_chunks:
         wrong = f"the index must be 0 to {policy.max_chunks - 1}"
     elif len(chunk.payload) > policy.max_chunk_bytes:
-        wrong = f"{len(chunk.payload)} bytes are more than the {policy.max_chunk_bytes} a chunk may have; cut smaller chunks"
+        wrong = f"{len(chunk.payload)} bytes, a chunk may have {policy.max_chunk_bytes}; cut smaller chunks"
     elif chunk.byte_size != len(chunk.payload):
         wrong = f"byte_size says {chunk.byte_size}, the payload has {len(chunk.payload)} bytes"
     elif not 0 <= chunk.message_count <= MAX_COUNT:
@@ -131,7 +131,8 @@ def counts_fault(
 ) -> SyncError | None:
     """Why these chunks are not the announced ones (source_invalid, chunk_index_gap, manifest_invalid), or None.
 
-    `collected` counts distinct indices; they are contiguous from 0 exactly when there is one more of them than the highest.
+    `collected` counts distinct indices; they are contiguous from 0 exactly when there is one more of them than the
+    highest.
     """
     if collected.total_chunks == 0:
         return SyncError("source_invalid", f"source {source_id} has no chunks: there is nothing to transfer")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from cody.sync.contracts import TERMINAL, Chunk, ErrorInfo, JobSnapshot, JobState, Manifest, SourceSnapshot
+from cody.sync.contracts import TERMINAL, Chunk, JobState, Manifest
 from cody.sync.errors import SyncError
 from cody.sync.storage import ConversationRow, JobRow, SourceRow, Write
 
@@ -156,8 +156,9 @@ def admitted(
 ) -> tuple[ConversationRow, tuple[JobRow, ...]]:
     """Which job of the conversation goes on: the conversation and the jobs to store, the new one first.
 
-    The newer source wins, in whatever order they were sealed: an active older job ends as replaced; a job whose source is
-    older than the active one's, or than the record's, is replaced from the start, so that it never overwrites newer bytes.
+    The newer source wins, in whatever order they were sealed: an active older job ends as replaced; a job whose source
+    is older than the active one's, or than the record's, is replaced from the start, so that it never overwrites newer
+    bytes.
     """
     active = current if current is not None and current.state not in TERMINAL else None
     newest = max(conversation.record_ordinal, active.ordinal if active else 0)
@@ -271,47 +272,3 @@ def ended(job: JobRow) -> Write:
 def manifest_of(row: JobRow | SourceRow) -> Manifest:
     """What was collected, or sealed."""
     return Manifest(total_chunks=row.total_chunks, message_count=row.message_count, byte_size=row.byte_size)
-
-
-def error_of(row: JobRow | SourceRow) -> ErrorInfo | None:
-    """Its last error."""
-    if row.error_code is None:
-        return None
-    return ErrorInfo(code=row.error_code, message=row.error_message or "")
-
-
-def source_snapshot(source: SourceRow) -> SourceSnapshot:
-    """The source as callers see it."""
-    return SourceSnapshot(
-        source_id=source.source_id,
-        conversation_id=source.conversation_id,
-        thread_id=source.thread_id,
-        state=source.state,
-        policy_version=source.policy_version,
-        created_at=source.created_at,
-        updated_at=source.updated_at,
-        job_id=source.job_id,
-        last_error=error_of(source),
-    )
-
-
-def job_snapshot(job: JobRow) -> JobSnapshot:
-    """The job as callers see it."""
-    return JobSnapshot(
-        job_id=job.job_id,
-        conversation_id=job.conversation_id,
-        thread_id=job.thread_id,
-        state=job.state,
-        source_state=job.source_state,
-        policy_version=job.policy_version,
-        started_at=job.started_at,
-        updated_at=job.updated_at,
-        completed_at=job.completed_at,
-        last_cursor=job.applied_bytes,
-        processed_chunk_index=job.applied_chunks - 1,
-        total_chunks=job.total_chunks,
-        processed_message_count=job.applied_messages,
-        expected_message_count=job.expected_message_count,
-        retry_count=job.retry_count,
-        last_error=error_of(job),
-    )

@@ -93,7 +93,8 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Write:
-    """One transaction. Each row says its new revision: what is stored must have the one before, and 1 must not be there yet."""
+    """One transaction. Each row says its new revision: what is stored must have the one before, and 1 must not be
+    there yet."""
 
     conversation: ConversationRow | None = None
     source: SourceRow | None = None
@@ -101,7 +102,8 @@ class Write:
     added: Chunk | None = None
     """Joins the chunks of `source`."""
     applied: Chunk | None = None
-    """Joins the target record of `jobs[0]`. Kept by index: the same index again replaces, it never adds a second copy."""
+    """Joins the target record of `jobs[0]`. Kept by index: the same index again replaces, it never adds a second
+    copy."""
     forget_sources: tuple[str, ...] = ()
     """Drop the chunks of these sources; their rows stay."""
     forget_records: tuple[str, ...] = ()
@@ -140,5 +142,6 @@ class Storage(Protocol):
         ...
 
     async def commit(self, write: Write) -> bool:
-        """True: all of it is stored, durable and visible to every other worker. False: a revision differs, nothing changed."""
+        """True: all of it is stored, durable and visible to every other worker. False: a revision differs, nothing
+        changed."""
         ...

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Bench:
-    """What workers work with. An adapter that shows its own as `bench` lets the conformance kit inject faults: the kit puts
-    another storage in front of this one, and steps the clock."""
+    """What workers work with. An adapter that shows its own as `bench` lets the conformance kit inject faults: the kit
+    puts another storage in front of this one, and steps the clock."""
 
     storage: Storage
     clock: Clock
@@ -33,7 +33,8 @@ class Bench:
     jitter: Callable[[], float]
     """A number in [0, 1): random.random."""
     poll_s: float | None = None
-    """How often to look for what other processes wrote; None when there are none: a worker then stops when all is done."""
+    """How often to look for what other processes wrote; None when there are none: a worker then stops when all is
+    done."""
 
 
 class Worker:
@@ -66,7 +67,8 @@ class Worker:
                     poll = bench.clock.now() + timedelta(seconds=bench.poll_s)
                     until = poll if until is None else min(until, poll)
             except Exception as failure:
-                # The backend is away, and with it the row to write that down in: the lease runs out, the job is claimed anew.
+                # The backend is away, and with it the row to write that down in: the lease runs out, the job is
+                # claimed anew.
                 outages += 1
                 log.warning("sync.backend_failed worker_id=%s error=%s", self.worker_id, normalise(failure))
                 delay_s = retry_delay_s(outages, bench.policy, bench.jitter)
@@ -108,8 +110,8 @@ class Worker:
     async def advance(self, job: JobRow) -> JobRow:
         """One step of a claimed job: a chunk applied, or the whole verified; the row after it.
 
-        Raises lease_lost when the job is not ours any more, source_invalid when a sealed chunk is gone, verification_failed
-        when the target is not what was sealed.
+        Raises lease_lost when the job is not ours any more, source_invalid when a sealed chunk is gone,
+        verification_failed when the target is not what was sealed.
         """
         if job.state == "verifying":
             return await self._verify(job)

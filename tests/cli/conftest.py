@@ -33,7 +33,7 @@ def wait_for(name):
 @pytest.fixture(scope="module")
 def server() -> Iterator[CodyServer]:
     with tempfile.TemporaryDirectory(prefix="cody-cli-") as folder:
-        started = launch(Path(folder) / "state")
+        started = launch(Path(folder))
         try:
             assert started.url, started.stderr
             yield started

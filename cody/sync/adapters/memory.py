@@ -1,7 +1,7 @@
 """The reference adapter: everything in this process's memory, gone with it.
 
-What arrives can be read back: `read(conversation_id)` gives the verified record. Two adapters made over one MemoryStorage
-are two processes over one database.
+What arrives can be read back: `read(conversation_id)` gives the verified record. Two adapters made over one
+MemoryStorage are two processes over one database.
 """
 
 from __future__ import annotations

@@ -1,0 +1,141 @@
+"""A client that does not read costs a bounded amount of memory, for a bounded time, and nobody else notices.
+
+The server runs in this process, because the real deadline of 30 s would make the test as slow as its subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+from redis.asyncio import Redis
+
+from cody.settings import load_settings
+from harness.service import RunService
+from server.app import build_app
+from server.connection import ServerConfig
+from server.guards import Site
+from server.http import HttpServer
+from server.listening import bound_socket
+from server.streams import OpenStreams
+from tests.server.cody_server import DEADLINE_S, OwnedRun
+
+Eventually = Callable[..., Awaitable[None]]
+
+EVENTS = 20_000
+EVENT_BYTES = 1_000
+
+
+@dataclass(frozen=True)
+class Running:
+    site: Site
+    streams: OpenStreams
+
+
+@asynccontextmanager
+async def serving(valkey_url: str, state_dir: Path, *, send_deadline_s: float) -> AsyncIterator[Running]:
+    settings = load_settings(state_dir=state_dir, redis_url=valkey_url, idle_exit_s=None)
+    async with RunService.open(settings) as service:
+        bound = bound_socket("127.0.0.1", 0)
+        site = Site("127.0.0.1", bound.getsockname()[1])
+        streams = OpenStreams(service, keepalive_s=0.2, send_deadline_s=send_deadline_s)
+        server = HttpServer(ServerConfig(build_app(service, site, streams), on_connections=lambda count: None))
+        task = asyncio.create_task(server.serve(sockets=[bound]))
+        await server.ready.wait()
+        try:
+            yield Running(site, streams)
+        finally:
+            server.leave()
+            await streams.end_all(grace_s=0)
+            await server.cut_connections(after_s=0)
+            await task
+
+
+def stalled_client(running: Running, run: OwnedRun) -> socket.socket:
+    """Asks for the stream, and reads nothing of it."""
+    connection = socket.create_connection(("127.0.0.1", running.site.port), timeout=DEADLINE_S)
+    head = f"GET /api/runs/{run.run_id}/stream HTTP/1.1\r\nHost: localhost:{running.site.port}\r\n\r\n"
+    connection.sendall(head.encode())
+    return connection
+
+
+async def test_who_does_not_read_is_cut_off_and_others_get_everything(
+    valkey_url: str, redis: Redis, tmp_path: Path, eventually: Eventually
+) -> None:
+    run = await OwnedRun.create(redis)
+    await run.add(EVENTS, text_bytes=EVENT_BYTES)
+    async with serving(valkey_url, tmp_path, send_deadline_s=0.5) as running:
+        with stalled_client(running, run):
+            await eventually(lambda: running.streams.cut_off == 1)
+            await eventually(lambda: running.streams.count == 0)
+            # What the kernel took, and no more: the rest was never read from Redis for this client.
+            assert running.streams.events_sent < EVENTS
+            before = running.streams.events_sent
+            await run.complete()
+            async with httpx2.AsyncClient(base_url=running.site.url, timeout=DEADLINE_S) as client:
+                answer = await client.get(f"/api/runs/{run.run_id}/stream")
+            assert answer.content.endswith(b"data: [DONE]\n\n")
+            assert answer.content.count(b'"type":"warning"') == EVENTS
+            assert running.streams.events_sent - before == EVENTS + 2
+
+
+async def test_a_reader_that_was_cut_off_can_go_on_where_it_was(
+    valkey_url: str, redis: Redis, tmp_path: Path, eventually: Eventually
+) -> None:
+    run = await OwnedRun.create(redis)
+    await run.add(EVENTS, text_bytes=EVENT_BYTES)
+    async with serving(valkey_url, tmp_path, send_deadline_s=0.5) as running:
+        with stalled_client(running, run) as connection:
+            await eventually(lambda: running.streams.cut_off == 1)
+            raw = await asyncio.to_thread(_what_came, connection)
+        whole = raw[: raw.rindex(b"\n\n")]
+        cursor = whole[whole.rindex(b"id: ") :].split(b"\n")[0].removeprefix(b"id: ").decode()
+        await run.complete()
+        async with httpx2.AsyncClient(base_url=running.site.url, timeout=DEADLINE_S) as client:
+            answer = await client.get(f"/api/runs/{run.run_id}/stream", headers={"Last-Event-ID": cursor})
+    assert whole.count(b'"seq":') + answer.content.count(b'"seq":') == EVENTS + 2
+
+
+def _what_came(connection: socket.socket) -> bytes:
+    """Up to the reset; without the lines that carry the chunks' lengths."""
+    raw = b""
+    try:
+        while chunk := connection.recv(1 << 20):
+            raw += chunk
+    except ConnectionResetError:
+        pass
+    return raw
+
+
+async def test_one_that_reads_in_the_end_is_not_cut_off(
+    valkey_url: str, redis: Redis, tmp_path: Path, eventually: Eventually
+) -> None:
+    run = await OwnedRun.create(redis)
+    await run.add(EVENTS, text_bytes=EVENT_BYTES)
+    await run.complete()
+    async with serving(valkey_url, tmp_path, send_deadline_s=DEADLINE_S) as running:
+        with stalled_client(running, run) as connection:
+            seen = -1
+
+            def is_full() -> bool:
+                nonlocal seen
+                before, seen = seen, running.streams.events_sent
+                return 0 < seen == before
+
+            await eventually(is_full)
+            assert running.streams.events_sent < EVENTS
+            raw = await asyncio.to_thread(_until_done, connection)
+        assert raw.count(b'"type":"warning"') == EVENTS
+        assert running.streams.cut_off == 0
+
+
+def _until_done(connection: socket.socket) -> bytes:
+    raw = b""
+    while b"[DONE]" not in raw[-100:]:
+        raw += connection.recv(1 << 20)
+    return raw
