@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Cody needs Python 3.11 or newer: PYTHON=python3.x make ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "venv is missing: apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check -e '.[codex,dev]' -c constraints.txt
+	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[codex,dev]' -c constraints.txt
 	@touch $@
 
 install: $(STAMP) ## make .venv with the pinned dependencies

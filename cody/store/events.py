@@ -63,7 +63,7 @@ async def commit(
     """Write events, meta and a turn record in one step, or nothing.
 
     `expected_status`: the commit is refused (CONFLICT) when the status is another by now. `end_ttl_s`: the run ends with
-    this commit, its keys get this TTL. A meta value of '' removes its field.
+    this commit, its keys get this TTL (0 = none yet: the archive sets it). A meta value of '' removes its field.
     """
     flat_meta = [part for pair in (meta or {}).items() for part in pair]
     args: list[Argument] = [
@@ -77,11 +77,19 @@ async def commit(
         keys.EVENTS_MAXLEN,
         run_id,
         "" if end_ttl_s is None else end_ttl_s,
+        keys.NEWS_MAXLEN,
     ]
     for event in events:
         args += (event.type, event.ts, event.payload)
     args += flat_meta
-    names = [keys.meta(run_id), keys.events(run_id), keys.turns(run_id), keys.ACTIVE, keys.QUEUED]
+    names = [
+        keys.meta(run_id),
+        keys.events(run_id),
+        keys.turns(run_id),
+        keys.ACTIVE,
+        keys.QUEUED,
+        keys.ARCHIVE_NEWS,
+    ]
     if end_ttl_s is not None:
         names += [keys.control(run_id), keys.subscribers(run_id)]
     answer, last_seq, status = await script("commit")(redis, names, args)

@@ -11,10 +11,13 @@ INDEX = f"{PREFIX}:runs:index"
 ACTIVE = f"{PREFIX}:runs:active"
 QUEUED = f"{PREFIX}:runs:queued"
 DOCKET = f"{PREFIX}:docket"
+ARCHIVE_NEWS = f"{PREFIX}:archive:news"
 
 EVENTS_MAXLEN = 50_000
 """Approximate: Redis trims whole nodes, so a stream may hold some hundred entries more."""
 CTL_MAXLEN = 1_000
+NEWS_MAXLEN = 100_000
+"""Approximate. A notification that is trimmed costs nothing: the archive's sweep finds the run by its index."""
 WAKE_TTL_S = 120
 
 
@@ -89,6 +92,7 @@ RULES: tuple[KeyRule, ...] = (
     _rule(INDEX, "zset", "ids of forgotten runs are dropped at each listing"),
     _rule(ACTIVE, "zset", "runs that have not ended"),
     _rule(QUEUED, "zset", "runs that no host has taken yet"),
+    _rule(ARCHIVE_NEWS, "stream", "MAXLEN ~ 100,000", max_entries=NEWS_MAXLEN + 5_000),
     KeyRule(re.compile(re.escape(f"{PREFIX}:idempotency:") + "[0-9a-f]{64}\\Z"), "hash", True, "TTL of a day"),
 )
 

@@ -58,13 +58,15 @@ async def create(
         "completion.detected": "false",
     }
     flat = [part for pair in fields.items() for part in pair]
-    names = [keys.meta(run_id), keys.events(run_id), keys.INDEX, keys.ACTIVE, keys.QUEUED]
+    names = [keys.meta(run_id), keys.events(run_id), keys.INDEX, keys.ACTIVE, keys.QUEUED, keys.ARCHIVE_NEWS]
     if idempotency_key is not None:
         names.append(keys.idempotency(_sha256(idempotency_key)))
     request = _sha256(f"{epic_id}\0{flat_config}")
     body = payload_json(RunQueued(epic_id=epic_id))
     answer = await script("create")(
-        redis, names, [run_id, now_ms, "run_queued", ts, body, request, IDEMPOTENCY_TTL_S, *flat]
+        redis,
+        names,
+        [run_id, now_ms, "run_queued", ts, body, request, IDEMPOTENCY_TTL_S, keys.NEWS_MAXLEN, *flat],
     )
     if answer[0] == b"other":
         raise Conflict(
@@ -99,11 +101,13 @@ async def snapshot(redis: Redis, run_id: str, *, now_ms: int) -> RunSnapshot:
     return meta.snapshot(run_id, flat, int(live), place=None if ahead is None else int(ahead) + 1)
 
 
-def _cursor_text(position: str) -> str:
+def cursor_text(position: str) -> str:
+    """A place in the listing (`created at (ms):run id`), as clients hand it back; the archive's listing uses it too."""
     return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
 
 
-def _cursor_position(cursor: str) -> tuple[str, str]:
+def cursor_position(cursor: str) -> tuple[str, str]:
+    """The inverse of `cursor_text`; raises InvalidRequest."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         score, run_id = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(":", 1)
@@ -128,7 +132,7 @@ async def page(
     A filtered page looks at LOOKS_PER_PAGE runs at the most: it may be short and still have a cursor. A run whose meta can't
     be read is left out and logged. Raises InvalidRequest for a cursor that no listing gave.
     """
-    score, after = _cursor_position(cursor) if cursor else ("+inf", "")
+    score, after = cursor_position(cursor) if cursor else ("+inf", "")
     position, rows = await script("list")(
         redis,
         [keys.INDEX],
@@ -141,7 +145,7 @@ async def page(
             found.append(meta.summary(run_id, text_fields(flat), int(live)))
         except meta.MetaCorrupt as error:
             log.warning("run.meta_corrupt", run_id=run_id, error=error.message)
-    return RunPage(runs=found, next_cursor=_cursor_text(position.decode()) if position else None)
+    return RunPage(runs=found, next_cursor=cursor_text(position.decode()) if position else None)
 
 
 @dataclass(frozen=True, slots=True)

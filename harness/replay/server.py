@@ -134,7 +134,8 @@ class ReplayServer:
         await self._pause(answer.delay_ms)
         if answer.error is not None:
             self._playback.completed(step)
-            headers = {"content-type": "application/json"} | answer.error.headers
+            headers = {"content-type": "application/json"}
+            headers |= {name.lower(): value for name, value in answer.error.headers.items()}
             return Response(error_body(answer.error), status_code=answer.error.status, headers=headers)
         if asked.stream:
             return StreamingResponse(self._stream(step, stamp), media_type="text/event-stream; charset=utf-8")

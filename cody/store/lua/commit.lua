@@ -1,8 +1,8 @@
 -- The one way a worker writes: events, meta, turn record and status together, or nothing.
--- KEYS: meta, events, turns, active, queued, then (only with a TTL) the other keys of the run
+-- KEYS: meta, events, turns, active, queued, archive news, then (only at the run's end) the other keys of the run
 -- ARGV: 1 fence, 2 first seq, 3 number of events, 4 number of meta values (fields and values), 5 expected status or '',
---       6 turn number or '', 7 turn record, 8 maxlen, 9 run id, 10 ttl (s) at the run's end or '',
---       then type, ts, payload of each event, then meta fields and values
+--       6 turn number or '', 7 turn record, 8 maxlen, 9 run id, 10 ttl (s) at the run's end (0 = none: the archive sets it) or '',
+--       11 maxlen of the archive's news, then type, ts, payload of each event, then meta fields and values
 -- Returns {answer, last seq, status} with answer ok | duplicate | gap | fenced | conflict | gone
 local state = redis.call('HMGET', KEYS[1], 'fence', 'lastSeq', 'status')
 if not state[1] then return {'gone', 0, ''} end
@@ -16,7 +16,7 @@ if count > 0 then
   if first + count - 1 <= last then return {'duplicate', last, state[3]} end
 end
 if ARGV[5] ~= '' and ARGV[5] ~= state[3] then return {'conflict', last, state[3]} end
-local at = 11
+local at = 12
 for i = 0, count - 1 do
   local seq = first + i
   if seq > last then
@@ -40,7 +40,9 @@ if ARGV[10] ~= '' then
   redis.call('ZREM', KEYS[4], ARGV[9])
   redis.call('ZREM', KEYS[5], ARGV[9])
   for i, key in ipairs(KEYS) do
-    if i < 4 or i > 5 then redis.call('EXPIRE', key, ARGV[10]) end
+    if tonumber(ARGV[10]) > 0 and (i < 4 or i > 6) then redis.call('EXPIRE', key, ARGV[10]) end
   end
 end
+-- pcall: no run stops because the archive can't be told; its sweep finds the run.
+redis.pcall('XADD', KEYS[6], 'MAXLEN', '~', ARGV[11], '*', 'runId', ARGV[9], 'seq', last)
 return {'ok', last, status}
