@@ -16,6 +16,7 @@ from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cody.errors import ConfigurationError
+from cody.redaction import Secret, secrets_of
 
 DEFAULT_PORT = 8899
 
@@ -53,6 +54,10 @@ class Settings(BaseSettings):
     """How many runs this process works on at a time; 0 = it only hands them out."""
     idle_exit_s: Annotated[float | None, Field(gt=0, validation_alias=_names("CODY_IDLE_EXIT_SEC"))] = None
     """The server ends by itself after so long without an active run and without a client; null = never."""
+    secret_key: Annotated[str | None, Field(min_length=16, validation_alias=_names("CODY_SECRET_KEY"))] = None
+    """Seals the secrets in runs' config.env; the same for all that share a Redis. Null = a key in the state folder."""
+    redact: Annotated[tuple[str, ...], NoDecode, Field(validation_alias=_names("CODY_REDACT"))] = ()
+    """More values that must appear nowhere, one a line."""
     run_ttl_s: Annotated[int, Field(ge=60, validation_alias=_names("CODY_RUN_TTL_SEC"))] = 7 * 86_400
     """How long Redis keeps a run that has ended."""
 
@@ -74,7 +79,12 @@ class Settings(BaseSettings):
             return tuple(Path(part) for part in value.split(os.pathsep) if part)
         return value
 
-    @field_validator("redis_url", "redis_server", "codex_bin", "url", mode="before")
+    @field_validator("redact", mode="before")
+    @classmethod
+    def _split_lines(cls, value: object) -> object:
+        return tuple(line for line in value.splitlines() if line) if isinstance(value, str) else value
+
+    @field_validator("redis_url", "redis_server", "codex_bin", "url", "secret_key", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -121,6 +131,13 @@ def load_settings(**flags: Any) -> Settings:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(f"settings: {problems}") from None
+
+
+def process_secrets(settings: Settings) -> list[Secret]:
+    """What must appear in nothing that this process writes: the secrets of its environment, and the configured ones."""
+    configured = [Secret("CODY_REDACT", value) for value in settings.redact]
+    own = [Secret("CODY_SECRET_KEY", settings.secret_key)] if settings.secret_key else []
+    return [*secrets_of(os.environ), *configured, *own]
 
 
 AGENT_ENVIRONMENT = frozenset(

@@ -15,9 +15,12 @@ from typing import Literal
 from redis.asyncio import Redis
 from structlog import get_logger
 
+from cody.contracts.run import RunConfig
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError, StoreUnavailable
-from cody.settings import Settings
+from cody.redaction import Redactor
+from cody.sealing import Sealer, key_of
+from cody.settings import Settings, process_secrets
 from cody.store import control, leases, runs
 from cody.store.availability import store_calls
 from cody.store.leases import Claim
@@ -49,6 +52,7 @@ class Crew:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dispatcher: Dispatcher | None = None
         self._slots = Slots(settings.concurrency, self._resize)
+        self.sealer = Sealer(settings.secret_key or key_of(settings.state_dir))
         self._shared = Shared(
             redis=redis,
             settings=settings,
@@ -60,6 +64,8 @@ class Crew:
             controls=StreamReader(url, redis, str(uuid.uuid4())),
             agents=agents(codex_binary=settings.codex_bin),
             slots=self._slots,
+            sealer=self.sealer,
+            secrets=process_secrets(settings),
             workers=self.workers,
         )
         self._leaving = False
@@ -94,6 +100,10 @@ class Crew:
     def turn_dir(self, run_id: str, turn: int) -> Path:
         """Where a turn's prompt and raw output lie on this host."""
         return self._shared.turn_dir(run_id, turn)
+
+    def redactor(self, stored: RunConfig) -> Redactor:
+        """For what is shown of a run with this config, as it is stored; raises SealBroken."""
+        return self._shared.redactor(stored.model_copy(update={"env": self.sealer.open_env(stored.env)}))
 
     async def submit(self, run_id: str, fence: int = 0) -> None:
         """Have some host work on this run; raises StoreUnavailable."""

@@ -21,6 +21,7 @@ from cody.contracts.run import RunStatus, TurnRecord
 from cody.contracts.run_events import WarningRaised, payload_json
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError, Fenced, SequenceGap
+from cody.redaction import Redactor
 from cody.store.events import Answer, Commit, PendingEvent, commit
 from harness.agents.base import Body
 from harness.spool import Spool, Spooled
@@ -89,6 +90,8 @@ class Journal:
         self.dropped_bytes = 0
         self._untold_bytes = 0
         self.failure: CodyError | None = None
+        self.redactor = Redactor([])
+        """Cleans all that is written; what comes from the agent's output was cleaned before."""
         self._failed = asyncio.Event()
         self._redis = redis
         self._queue: deque[_Batch] = deque()
@@ -103,7 +106,7 @@ class Journal:
         """Add an event. While Redis has been away so long that the buffer is full, plain output is dropped and counted."""
         if self.failure is not None:
             return
-        payload = payload_json(body)
+        payload = self.redactor.clean(payload_json(body))
         if self.buffered_bytes > self._buffer_bytes and body.type == "subprocess_output":
             self.dropped_bytes += len(payload)
             self._untold_bytes += len(payload)
@@ -117,7 +120,7 @@ class Journal:
     def set(self, meta: Meta) -> None:
         """Change meta fields ('' removes one), together with the events before and after."""
         if self.failure is None:
-            self._open_batch().meta.update(meta)
+            self._open_batch().meta.update(self._clean(meta))
             self._work.set()
 
     def record_turn(self, record: TurnRecord) -> None:
@@ -127,7 +130,7 @@ class Journal:
         batch = self._open_batch()
         if batch.turn is not None and batch.turn[0] != record.turn:
             batch = self._new_batch()
-        batch.turn = record.turn, record.model_dump_json(by_alias=True).encode()
+        batch.turn = record.turn, self.redactor.clean(record.model_dump_json(by_alias=True).encode())
         self._work.set()
 
     async def transition(
@@ -147,11 +150,16 @@ class Journal:
             raise self.failure
         batch = self._new_batch()
         ts = utc_text(now_ms())
-        batch.events = [PendingEvent(body.type, ts, payload_json(body)) for body in bodies]
-        batch.meta = {**(meta or {}), "status": target}
+        batch.events = [PendingEvent(body.type, ts, self.redactor.clean(payload_json(body))) for body in bodies]
+        batch.meta = {**self._clean(meta or {}), "status": target}
         batch.expected = expected
         batch.end_ttl_s = end_ttl_s
         return (await self._committed(batch)).answer is not Answer.CONFLICT
+
+    def _clean(self, meta: Meta) -> Meta:
+        return {
+            name: self.redactor.clean_text(value) if isinstance(value, str) else value for name, value in meta.items()
+        }
 
     async def flush(self) -> None:
         """Wait until everything emitted so far is in the store; raises what `transition` raises."""
@@ -221,7 +229,9 @@ class Journal:
             self._work.clear()
 
     def _tell_dropped(self) -> None:
-        message = f"{self._untold_bytes} bytes of output events did not fit while Redis was away; the turn's log is whole"
+        message = (
+            f"{self._untold_bytes} bytes of output events did not fit while Redis was away; the turn's log is whole"
+        )
         self._untold_bytes = 0
         self.emit(WarningRaised(code="events_dropped", message=message))
 

@@ -12,10 +12,12 @@ from typing import cast
 from redis.asyncio import Redis
 from structlog import get_logger
 
-from cody.contracts.run import TERMINAL, AgentName, RunError, RunStatus, TurnRecord
+from cody.contracts.run import TERMINAL, AgentName, RunConfig, RunError, RunStatus, TurnRecord
 from cody.contracts.run_events import RunFailed, RunRecovered, TurnInterrupted
 from cody.contracts.wire import epoch_ms, utc_text
 from cody.errors import CodyError, Fenced, NotFound, StoreUnavailable
+from cody.redaction import Redactor, Secret, secrets_of
+from cody.sealing import Sealer
 from cody.settings import Settings
 from cody.store import control, keys, meta, runs
 from cody.store.availability import store_calls
@@ -47,7 +49,14 @@ class Shared:
     controls: StreamReader
     agents: Mapping[AgentName, Agent]
     slots: Slots
+    sealer: Sealer
+    secrets: Sequence[Secret]
+    """Of this process; each run adds those of its own config.env."""
     workers: dict[str, RunWorker]
+
+    def redactor(self, config: RunConfig) -> Redactor:
+        """For what a run with this config (its env opened) says and writes."""
+        return Redactor([*self.secrets, *secrets_of(config.env)])
 
     def turn_dir(self, run_id: str, turn: int) -> Path:
         """Where a turn's prompt and raw output lie on this host."""
@@ -84,6 +93,9 @@ class Ownership:
         shared, state = self._shared, self._state(fields)
         try:
             config = meta.config_of(self._run_id, fields)
+            config = config.model_copy(update={"env": shared.sealer.open_env(config.env)})
+            redactor = shared.redactor(config)
+            journal.redactor = redactor
             grace_s = shared.settings.grace_s if config.grace_period_sec is None else config.grace_period_sec
             lease = Lease(self._run_id, shared.settings.lock_ttl_ms, grace_s, self._before_ns)
             shared.keeper.add(lease)
@@ -99,6 +111,7 @@ class Ownership:
                 lease=lease,
                 grace_s=grace_s,
                 turn_dir=lambda turn: shared.turn_dir(self._run_id, turn),
+                redactor=redactor,
                 kept=fields,
             )
             if state.broken_starts > RESTART_BUDGET:

@@ -30,7 +30,7 @@ from cody.contracts.run import (
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError, Forbidden, NotFound, StoreUnavailable
 from cody.settings import Settings
-from cody.store import control, runs, subscribers
+from cody.store import control, meta, runs, subscribers
 from cody.store.availability import store_calls
 from cody.store.connection import ServerFacts, StoreServer, check, connect, open_store_server
 from cody.store.events import Frame
@@ -128,6 +128,7 @@ class RunService:
                 config=request.config,
                 now_ms=now_ms(),
                 idempotency_key=idempotency_key,
+                sealer=store.crew.sealer,
             )
             snapshot = await runs.snapshot(store.redis, run_id, now_ms=now_ms())
         log.info("run.queued", run_id=run_id, epic_id=request.epic_id, agent=request.config.agent)
@@ -192,6 +193,9 @@ class RunService:
     async def prompt(self, run_id: str) -> PromptAnswer:
         """The prompt that the next turn would get; raises NotFound, InvalidRequest when the epic is gone."""
         found = await self.snapshot(run_id)
+        with store_calls(f"read run {run_id}"):
+            stored = meta.config_of(run_id, await runs.fields(self._store.redis, run_id))
+        redactor = self._store.crew.redactor(stored)
 
         def assembled() -> str:
             where = epic.locate(found.config, found.epic_id)
@@ -200,7 +204,7 @@ class RunService:
                 epic.read(where), epic=where, turn=turn, max_turns=found.config.max_turns, run_id=run_id
             )
 
-        text = await asyncio.to_thread(assembled)
+        text = redactor.clean_text(await asyncio.to_thread(assembled))
         raw = text.encode()
         return PromptAnswer(run_id=run_id, prompt=text, sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw))
 

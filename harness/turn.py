@@ -23,6 +23,7 @@ from cody.contracts.run_events import (
 )
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError
+from cody.redaction import Redactor
 from cody.settings import agent_environment
 from cody.store import meta
 from harness import epic as epics
@@ -80,6 +81,7 @@ class TurnMaker:
     lease: Lease
     grace_s: float
     turn_dir: Callable[[int], Path]
+    redactor: Redactor
     log_watch: LogWatch
     thread_id: str | None
     thread_usage: TokenUsage | None
@@ -97,6 +99,7 @@ class TurnMaker:
         lease: Lease,
         grace_s: float,
         turn_dir: Callable[[int], Path],
+        redactor: Redactor,
         kept: Mapping[str, str],
     ) -> TurnMaker:
         """Ready to make turns. At a run's first start a stale stop file is moved aside and the log's state is kept.
@@ -123,6 +126,7 @@ class TurnMaker:
             lease=lease,
             grace_s=grace_s,
             turn_dir=turn_dir,
+            redactor=redactor,
             log_watch=LogWatch(epic.codys_log, config.completion, baseline),
             thread_id=kept.get("threadId"),
             thread_usage=TokenUsage.model_validate_json(usage) if usage else None,
@@ -219,7 +223,10 @@ class Turn:
             await check_codex(launch)
         reader = self._maker.agent.reader(request)
         await self._watch.start()
-        output = TurnOutput(reader, TurnLog(request.prompt.with_name("output.log")), self.emit, self._limits.active)
+        maker = self._maker
+        output = TurnOutput(
+            reader, TurnLog(request.prompt.with_name("output.log")), self.emit, self._limits.active, maker.redactor
+        )
         try:
             if self._interrupted is not None:
                 return _Made(exit=None, outcome=_failed(None))
@@ -243,7 +250,8 @@ class Turn:
             run_id=maker.run_id,
         )
         path = folder / "prompt.md"
-        path.write_text(text, encoding="utf-8")
+        # Cody keeps this file: what the agent needs of a secret is in its environment.
+        path.write_text(maker.redactor.clean_text(text), encoding="utf-8")
         resumes = maker.config.session == "resume"
         return TurnRequest(
             run_id=maker.run_id,

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from cody.contracts.run_events import Stream, WarningRaised
+from cody.redaction import Redactor
 from harness.agents.base import Body, Reading, TurnReader
 from harness.output import LineSplitter, OutputThrottle
 from harness.turn_log import TurnLog
@@ -16,8 +17,9 @@ Emit = Callable[[Body], None]
 class StreamPath:
     """One of the two streams. `feed` is called with each chunk; everything happens in it, in order."""
 
-    def __init__(self, stream: Stream, reader: TurnReader, log: TurnLog, emit: Emit) -> None:
+    def __init__(self, stream: Stream, reader: TurnReader, log: TurnLog, emit: Emit, redactor: Redactor) -> None:
         self._stream: Stream = stream
+        self._redactor = redactor.stream()
         self._read: Callable[..., Reading] = reader.stdout_line if stream == "stdout" else reader.stderr_line
         self._log = log
         self._emit = emit
@@ -29,7 +31,12 @@ class StreamPath:
         """Where the rest of a shown line that was too long begins in the stream: counted when its end is known."""
 
     def feed(self, chunk: bytes) -> None:
-        """Take a chunk as it came."""
+        """Take a chunk as it came. Here, and nowhere later, secrets end: what follows is kept."""
+        self._feed_clean(self._redactor.feed(chunk))
+
+    def _feed_clean(self, chunk: bytes) -> None:
+        if not chunk:
+            return
         self._log.append(self._stream, chunk)
         now = self._loop.time()
         for line in self._splitter.feed(chunk):
@@ -38,6 +45,7 @@ class StreamPath:
 
     def finish(self) -> None:
         """The stream has ended: the last line, and what was held back."""
+        self._feed_clean(self._redactor.finish())
         now = self._loop.time()
         for line in self._splitter.flush():
             self._take(line.data, line.offset, line.truncated, now)
@@ -81,12 +89,14 @@ class StreamPath:
 class TurnOutput:
     """Both streams of one turn and their log."""
 
-    def __init__(self, reader: TurnReader, log: TurnLog, emit: Emit, on_activity: Callable[[], None]) -> None:
+    def __init__(
+        self, reader: TurnReader, log: TurnLog, emit: Emit, on_activity: Callable[[], None], redactor: Redactor
+    ) -> None:
         self._log = log
         self._emit = emit
         self._on_activity = on_activity
-        self._out = StreamPath("stdout", reader, log, emit)
-        self._err = StreamPath("stderr", reader, log, emit)
+        self._out = StreamPath("stdout", reader, log, emit, redactor)
+        self._err = StreamPath("stderr", reader, log, emit, redactor)
         self._told_full = False
 
     def stdout(self, chunk: bytes) -> None:

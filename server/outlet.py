@@ -27,6 +27,10 @@ class Outlet:
         self._connection = connection
         self._deadline_s = deadline_s
 
+    def offer(self, part: bytes) -> bool:
+        """Send a part of a chunked body if it need not wait for the client; False: nothing was sent, use `write`."""
+        return self._connection.offer(part)
+
     async def write(self, part: bytes, *, last: bool = False) -> None:
         """Send a part, waiting for a slow client up to the deadline; then its connection is cut. Raises ClientGone,
         ClientTooSlow."""

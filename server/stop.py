@@ -28,7 +28,7 @@ class StopSignals:
             signal.signal(number, self._on_signal)
 
     def ignore(self) -> None:
-        """To be called when all is done: Python gives its handlers up before it ends, and a signal would then kill it."""
+        """To be called when all is done: Python drops its handlers before it ends, and a signal would then kill it."""
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
 

@@ -111,7 +111,7 @@ app.command(epilog=steer_commands.CANCEL_EXAMPLES)(steer_commands.cancel)
 
 @app.command(context_settings=PASS_ON, add_help_option=False)
 def demo(ctx: typer.Context) -> None:
-    """A run of three turns on a scratch project, with no key and no network."""
+    """A run of three turns on a scratch project; needs no key."""
     _pass_on(ctx, "demo")
 
 

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NoReturn
+
+import cody
 
 MODULES: Mapping[str, str] = {
     "serve": "server",
@@ -29,8 +32,17 @@ def module_command(module: str) -> list[str]:
     return [sys.executable, "-P", "-m", module]
 
 
+def module_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """`env` as such a command needs it: where Cody runs from its source, -P would leave it unfound."""
+    root = Path(cody.__file__).resolve().parents[1]
+    if root.name in {"site-packages", "dist-packages"}:
+        return dict(env)
+    return {**env, "PYTHONPATH": os.pathsep.join([str(root), *filter(None, [env.get("PYTHONPATH")])])}
+
+
 def become(command: str, arguments: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     """Go on as the module of `command`; its exit code becomes ours. `env` is added to the environment."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execve(sys.executable, [*module_command(MODULES[command]), *arguments], {**os.environ, **env})  # noqa: S606
+    whole = module_environment({**os.environ, **env})
+    os.execve(sys.executable, [*module_command(MODULES[command]), *arguments], whole)  # noqa: S606

@@ -137,13 +137,7 @@ class ErrorItem(Item):
 
 
 OutputItem = Annotated[
-    Message
-    | Reasoning
-    | FunctionCall
-    | FunctionCallOutput
-    | ScriptExecution
-    | ScriptExecutionOutput
-    | ErrorItem,
+    Message | Reasoning | FunctionCall | FunctionCallOutput | ScriptExecution | ScriptExecutionOutput | ErrorItem,
     Field(discriminator="type"),
 ]
 ItemType = Literal[

@@ -247,10 +247,7 @@ StreamEvent = (
 STREAM_EVENT: TypeAdapter[StreamEvent] = TypeAdapter(Annotated[StreamEvent, Field(discriminator="type")])
 TERMINAL_EVENT_TYPES = frozenset({"response_done", "response_error", "turn_aborted_by_user"})
 
-_EVENT_OF: dict[type[Shape], Any] = {
-    event.model_fields["payload"].annotation: event
-    for event in StreamEvent.__args__
-}
+_EVENT_OF: dict[type[Shape], Any] = {event.model_fields["payload"].annotation: event for event in StreamEvent.__args__}
 
 
 def stream_event(

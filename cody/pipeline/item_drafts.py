@@ -17,7 +17,7 @@ from cody.contracts.stream_events import ItemStart
 
 
 def begun(start: ItemStart) -> OutputItem:
-    """The item as item_start tells it. What only item_done tells has a stand-in: the item's own id, or `success` false."""
+    """The item as item_start tells it; what only item_done tells is, until then, the item's own id, or false."""
     id, text = start.item_id, start.initial_content or ""
     match start.item_type:
         case "message":
@@ -40,17 +40,17 @@ def extended(item: OutputItem, text: str) -> OutputItem:
     """The item with `text` at the end of what its deltas make up."""
     match item:
         case Message() | Reasoning():
-            return item.model_copy(update={"content": _joined(item.content, text)})
+            return item.model_copy(update={"content": item.content + text})
         case FunctionCall():
-            return item.model_copy(update={"arguments": _joined(item.arguments, text)})
+            return item.model_copy(update={"arguments": item.arguments + text})
         case FunctionCallOutput():
-            return item.model_copy(update={"output": _joined(item.output, text)})
+            return item.model_copy(update={"output": item.output + text})
         case ScriptExecution():
-            return item.model_copy(update={"code": _joined(item.code, text)})
+            return item.model_copy(update={"code": item.code + text})
         case ScriptExecutionOutput():
-            return item.model_copy(update={"result": _joined(item.result, text)})
+            return item.model_copy(update={"result": item.result + text})
         case ErrorItem():
-            return item.model_copy(update={"message": _joined(item.message, text)})
+            return item.model_copy(update={"message": item.message + text})
 
 
 def broken_off(item_id: str, error: ErrorInfo) -> ErrorItem:
@@ -63,7 +63,3 @@ def broken_off(item_id: str, error: ErrorInfo) -> ErrorItem:
         message=error.message,
         details=error.details,
     )
-
-
-def _joined(before: str, text: str) -> str:
-    return before + text

@@ -14,6 +14,7 @@ from cody.contracts.run import (
     RunSummary,
 )
 from cody.errors import CodyError
+from cody.sealing import shown_env
 from cody.store import keys
 
 Fields = Mapping[str, str]
@@ -111,6 +112,7 @@ def summary(run_id: str, fields: Fields, subscribers: int) -> RunSummary:
 def snapshot(run_id: str, fields: Fields, subscribers: int, *, place: int | None = None) -> RunSnapshot:
     """All of a run; raises MetaCorrupt."""
     config = config_of(run_id, fields)
+    config = config.model_copy(update={"env": shown_env(config.env)})
     try:
         return RunSnapshot.model_validate(
             {**_common(run_id, fields, subscribers), "config": config, "queuePlace": place}

@@ -16,6 +16,7 @@ from cody.contracts.run import RunConfig, RunPage, RunSnapshot, RunStatus, RunSu
 from cody.contracts.run_events import RunQueued, payload_json
 from cody.contracts.wire import utc_text
 from cody.errors import Conflict, InvalidRequest, NotFound
+from cody.sealing import Sealer
 from cody.store import keys, meta
 from cody.store.scripts import script
 
@@ -40,21 +41,24 @@ async def create(
     config: RunConfig,
     now_ms: int,
     idempotency_key: str | None = None,
+    sealer: Sealer | None = None,
 ) -> str:
     """Record a queued run with its first event (seq 1); gives its id. Repeating the call changes nothing.
 
+    With a sealer, the secrets of config.env are stored sealed.
     With an idempotency key, the id may be that of the run which the same request made before. Raises Conflict when the key
     came with another request.
     """
     ts = utc_text(now_ms)
     flat_config = config.model_dump_json(by_alias=True)
+    stored = config.model_copy(update={"env": sealer.seal_env(config.env)}) if sealer else config
     fields: dict[str, str] = {
         "createdAt": ts,
         "updatedAt": ts,
         "epicId": epic_id,
         "workingDir": config.working_dir,
         "agent": config.agent,
-        "config": flat_config,
+        "config": stored.model_dump_json(by_alias=True),
         "completion.detected": "false",
     }
     flat = [part for pair in fields.items() for part in pair]

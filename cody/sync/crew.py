@@ -18,9 +18,16 @@ class Crew:
         self._bench = bench
         self._new_id = new_id
         self._tasks: list[asyncio.Task[None] | None] = [None] * size
+        self._closed = False
+
+    def open(self) -> None:
+        """Let workers be started again after a stop."""
+        self._closed = False
 
     def keep_working(self) -> None:
-        """Start the workers that are not at work; needs a running loop."""
+        """Start the workers that are not at work, unless they were stopped; needs a running loop."""
+        if self._closed:
+            return
         for place, task in enumerate(self._tasks):
             if task is None or task.done():
                 worker = Worker(self._bench, self._new_id())
@@ -29,6 +36,7 @@ class Crew:
 
     async def stop(self) -> None:
         """End them; each gives its job back first."""
+        self._closed = True
         tasks = [task for task in self._tasks if task is not None]
         for task in tasks:
             task.cancel()

@@ -5,6 +5,7 @@ An adapter is this class with a storage: `class MyAdapter(Engine): def __init__(
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ class Engine:
         self._crew = Crew(self.bench, workers, new_id)
 
     async def __aenter__(self) -> Self:
+        self._crew.open()
         self._crew.keep_working()
         return self
 
@@ -155,7 +157,10 @@ class Engine:
     async def get(self, job_id: str) -> JobSnapshot:
         """See Adapter.get."""
         with canonical():
-            return views.job_snapshot(await self._job(job_id))
+            job = await self._job(job_id)
+            if job.state not in TERMINAL:
+                self._crew.keep_working()  # its worker may have ended with the event loop of an earlier call
+            return views.job_snapshot(job)
 
     async def list(self, conversation_id: str) -> Sequence[JobSnapshot]:
         """See Adapter.list."""
@@ -242,6 +247,7 @@ class Engine:
                     "source_invalid", f"chunk {index} of source {source.source_id} is gone from the backend"
                 )
             found.add(chunk)
+            await asyncio.sleep(0)  # a storage that never waits would keep the loop to itself
         return checksum_fault(source.source_id, expected_checksum, found.checksum)
 
     async def _admit(self, source: SourceRow, checksum: str, expected_message_count: int | None) -> JobRow | None:

@@ -80,6 +80,8 @@ class Worker:
         policy = self._bench.policy
         claimed = state.claimed(job, self.worker_id, self._bench.clock.now(), policy.lease_s, policy.max_failures)
         if not await self._bench.storage.commit(state.ended(claimed)):
+            if await self._bench.storage.job(job.job_id) == job:
+                raise _refused(job)
             return None
         if claimed.state in TERMINAL:
             log.warning("sync.job_given_up job_id=%s retry_count=%d", claimed.job_id, claimed.retry_count)
@@ -92,6 +94,7 @@ class Worker:
         try:
             while job.state not in TERMINAL:
                 try:
+                    await asyncio.sleep(0)  # a storage that never waits would keep the loop to itself
                     job = await self.advance(job)
                 except asyncio.CancelledError:
                     await self._release(job)
@@ -140,7 +143,7 @@ class Worker:
         if await self._bench.storage.commit(Write(jobs=(after,), applied=applied)):
             return after
         fresh = await self.still_ours(job)
-        if fresh.revision == job.revision:
+        if fresh.revision <= job.revision:
             raise _refused(job)
         return fresh
 
@@ -151,6 +154,7 @@ class Worker:
                 lost = f"job {job.job_id}: chunk {chunk.index} arrived where chunk {found.total_chunks} was due"
                 raise SyncError("verification_failed", lost)
             found.add(chunk)
+            await asyncio.sleep(0)
             job = await self._renew_in_time(job)
         fault = record_fault(job.job_id, state.manifest_of(job), job.checksum, found)
         if fault is not None:
@@ -211,5 +215,5 @@ class Worker:
 
 
 def _refused(job: JobRow) -> SyncError:
-    # Without this a backend that refuses for no reason would be asked for ever.
+    # Without this a backend that refuses for no reason, or forgot what it had stored, would be asked for ever.
     return SyncError("backend_unavailable", f"the backend refused a write of job {job.job_id} that nothing contradicts")

@@ -65,6 +65,13 @@ class CommandLine:
     def json(self, *arguments: str) -> Any:
         return json.loads(self(*arguments, "--json").stdout)
 
+    def raw(self, *arguments: str) -> bytes:
+        """The bytes that a command prints."""
+        env = environment(self.state_dir)
+        return subprocess.run(
+            [*COMMAND, *arguments], cwd=self.folder, env=env, capture_output=True, timeout=DEADLINE_S, check=True
+        ).stdout
+
     def start(self, *arguments: str, **extra: str) -> subprocess.Popen[str]:
         """Start a command whose output is read by the caller."""
         return subprocess.Popen(

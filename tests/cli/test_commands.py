@@ -162,11 +162,7 @@ def test_logs_are_the_bytes_of_the_turn(cody: CommandLine, agent: Agent) -> None
     run_id = run_id_of(cody("run", "--max-turns", "2", "--loop-delay", "0", "--", *agent(code)))
 
     def logs(*options: str) -> bytes:
-        with cody.start("logs", run_id, *options) as reading:
-            assert reading.stdout is not None
-            content = reading.stdout.buffer.read()
-        assert reading.returncode == exits.OK
-        return content
+        return cody.raw("logs", run_id, *options)
 
     assert logs() == b"\x1b[1m\xff\x00 turn 2\n"
     assert logs("--turn", "1") == b"\x1b[1m\xff\x00 turn 1\n"

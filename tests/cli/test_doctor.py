@@ -149,8 +149,8 @@ def test_a_sandbox_that_does_not_work_says_what_to_do(tmp_path: Path) -> None:
 
 def test_a_probe_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    code = f"import subprocess, sys; p = subprocess.Popen(['sleep', '600']); open({str(pid_file)!r}, 'w').write(str(p.pid)); p.wait()"
-    answer = run_probe([sys.executable, "-c", code], timeout_s=3)
+    code = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); open(sys.argv[1], 'w').write(str(p.pid))"
+    answer = run_probe([sys.executable, "-c", f"{code}; p.wait()", str(pid_file)], timeout_s=3)
     assert answer.exit_code is None
     assert "did not end within 3 s" in answer.said
     give_up_at = time.monotonic() + 30

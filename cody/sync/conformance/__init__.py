@@ -5,8 +5,8 @@
     assert report.passed
 
 Scenarios that only need the seven methods are played against any adapter. Those that inject faults (a backend that goes
-away, lies or loses its worker) need the adapter to show `bench`, as every Engine does: the storage and the clock that its
-workers work with (worker.Bench). Without it they are reported as `not_exercised`, never as passed.
+away, lies or loses its worker) need the adapter to show `bench`, as every Engine does: the storage and the clock that
+its workers work with (worker.Bench). Without it they are reported as `not_exercised`, never as passed.
 """
 
 from cody.sync.conformance.case import AdapterConformance

@@ -46,7 +46,9 @@ class Gate:
 class _Fault:
     times: int
     after: bool
-    kill: bool
+    kill: bool = False
+    spaced: bool = False
+    struck: bool = False
 
 
 class FaultyStorage:
@@ -64,9 +66,12 @@ class FaultyStorage:
         gate = self._gates[step] = Gate(skip)
         return gate
 
-    def fail(self, step: Step, times: int, *, after: bool = False) -> None:
-        """Fail this step so many times with a ConnectionError; `after`: it is done, and only its answer is lost."""
-        self._faults[step] = _Fault(times, after, kill=False)
+    def fail(self, step: Step, times: int, *, after: bool = False, spaced: bool = False) -> None:
+        """Fail this step so many times with a ConnectionError, in a row or every other time.
+
+        `after`: it is done, and only its answer is lost.
+        """
+        self._faults[step] = _Fault(times, after, spaced=spaced)
 
     def kill(self, step: Step, *, after: bool = False) -> None:
         """Kill the worker once at this step: before anything is done, or after everything is; sets `killed`."""
@@ -123,7 +128,10 @@ class FaultyStorage:
         fault = self._faults.get(step)
         if fault is None or fault.after is not after or fault.times == 0:
             return
-        fault.times -= 1
+        if fault.spaced and fault.struck:
+            fault.struck = False
+            return
+        fault.times, fault.struck = fault.times - 1, True
         if fault.kill:
             self.killed.set()
             raise WorkerKilled(step)

@@ -13,7 +13,7 @@ from cody.sync.conformance.faults import FaultyStorage
 from cody.sync.contracts import TERMINAL, Chunk, JobSnapshot, JobState, Manifest, SourceSnapshot
 from cody.sync.errors import SyncErrorCode, is_sync_error_code
 from cody.sync.policy import ManifestBuilder
-from cody.sync.worker import Bench, Worker
+from cody.sync.worker import Bench
 
 T = TypeVar("T")
 
@@ -37,7 +37,8 @@ class CallRefused(Exception):
 
 @dataclass(slots=True)
 class Patience:
-    """How long a call may take. Once one has hung, the others get little time: a broken adapter is reported in seconds."""
+    """How long a call may take. Once one has hung, the others get little time: a broken adapter is reported in
+    seconds."""
 
     call_s: float = 5.0
     after_hang_s: float = 0.3
@@ -94,10 +95,6 @@ class Kit:
         self.bench.storage = faulty
         return faulty
 
-    def worker(self, bench: Bench, name: str) -> Worker:
-        """One more worker, which the scenario drives by hand."""
-        return Worker(bench, name)
-
     def new_conversation(self) -> str:
         """An id that nobody has used."""
         return f"conformance-{uuid4().hex}"
@@ -126,7 +123,7 @@ class Kit:
 
     async def list(self, conversation_id: str) -> Sequence[JobSnapshot]:
         """The adapter's `list`."""
-        jobs = await self._call(Sequence, "list", conversation_id)
+        jobs: Sequence[JobSnapshot] = await self._call(Sequence, "list", conversation_id)
         for job in jobs:
             self.check(isinstance(job, JobSnapshot), f"list answered {job!r} among its jobs")
         return jobs
@@ -173,11 +170,18 @@ class Kit:
 
     async def in_state(self, job_id: str, *states: JobState) -> JobSnapshot:
         """The job as soon as it is in one of these states."""
+        return await self._seen(job_id, lambda job: job.state in states, f"expected {' or '.join(states)}")
+
+    async def left(self, before: JobSnapshot) -> JobSnapshot:
+        """The job as soon as it is not as it was."""
+        return await self._seen(before.job_id, lambda job: job != before, "it was to go on")
+
+    async def _seen(self, job_id: str, wanted: Callable[[JobSnapshot], bool], why: str) -> JobSnapshot:
         deadline = asyncio.get_running_loop().time() + self.patience.call_s
-        while (job := await self.get(job_id)).state not in states:
+        while not wanted(job := await self.get(job_id)):
             if asyncio.get_running_loop().time() > deadline:
                 self.patience.lost()
-                raise ContractBroken(f"job {job_id} stays {job.state}; expected {' or '.join(states)}")
+                raise ContractBroken(f"job {job_id} stays {job.state}; {why}")
             await asyncio.sleep(0.002)
         return job
 

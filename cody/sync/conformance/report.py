@@ -47,8 +47,8 @@ class Report(Frozen):
 
     def __await__(self) -> Generator[Any, None, Self]:
         """The report itself, so that `await conformance.run(...)` is no mistake in an async test."""
+        yield from ()
         return self
-        yield
 
     def __str__(self) -> str:
         played = len(self.scenarios) - len(self.not_exercised)

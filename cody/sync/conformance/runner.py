@@ -15,8 +15,8 @@ from cody.sync.conformance.report import Outcome, Report, ScenarioResult, report
 from cody.sync.conformance.scenario import Scenario
 
 Factory = Callable[[], object]
-"""An adapter's class, or anything that makes one when called: the adapter, an awaitable of it, or a context manager, async or
-not, that enters with it."""
+"""An adapter's class, or anything that makes one when called: the adapter, an awaitable of it, or a context manager,
+async or not, that enters with it."""
 
 CALL_TIMEOUT_S = 5.0
 DEADLINE_S = 60.0
@@ -31,9 +31,9 @@ def run(
 ) -> Report:
     """The report on the adapters that `factory` makes; blocks until it is there.
 
-    The scenarios run on an event loop of their own, in a thread: this may be called inside a running loop, and comes back
-    even when the adapter blocks its loop for ever (the thread is then left behind). `only`: names of scenarios, all when
-    empty; raises KeyError for an unknown one. `call_timeout_s` bounds one call, `deadline_s` everything.
+    The scenarios run on an event loop of their own, in a thread: this may be called inside a running loop, and comes
+    back even when the adapter blocks its loop for ever (the thread is then left behind). `only`: names of scenarios,
+    all when empty; raises KeyError for an unknown one. `call_timeout_s` bounds one call, `deadline_s` everything.
     """
     chosen = _chosen(only)
     results: list[ScenarioResult] = []

@@ -1,0 +1,79 @@
+"""Keeps the secrets of a run's `config.env` unreadable where the run is stored: Redis, its files, SQL.
+
+The key is CODY_SECRET_KEY, or one of the state folder's own. Hosts that share runs must share it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken
+
+from cody.errors import CodyError, ConfigurationError
+from cody.redaction import looks_secret
+
+SEALED = "sealed:v1:"
+
+
+class SealBroken(CodyError):
+    """A sealed value can't be opened with this host's key."""
+
+    code = "secret_unreadable"
+
+
+class Sealer:
+    """Seals and opens values with one key."""
+
+    def __init__(self, key: str) -> None:
+        """Any text is a key: it is stretched to the length that Fernet wants."""
+        self._fernet = Fernet(base64.urlsafe_b64encode(hashlib.sha256(b"cody-seal:" + key.encode()).digest()))
+
+    def seal_env(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The environment with the values of telling names sealed."""
+        return {
+            name: SEALED + self._fernet.encrypt(value.encode("utf-8", "surrogatepass")).decode()
+            if looks_secret(name)
+            else value
+            for name, value in env.items()
+        }
+
+    def open_env(self, env: Mapping[str, str]) -> dict[str, str]:
+        """The inverse of `seal_env`; raises SealBroken, naming the variable."""
+        return {name: self._open(name, value) for name, value in env.items()}
+
+    def _open(self, name: str, value: str) -> str:
+        if not value.startswith(SEALED):
+            return value
+        try:
+            return self._fernet.decrypt(value.removeprefix(SEALED).encode()).decode("utf-8", "surrogatepass")
+        except InvalidToken:
+            raise SealBroken(
+                f"config.env {name} was sealed with another key: give every server and worker the same CODY_SECRET_KEY"
+            ) from None
+
+
+def shown_env(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment as people may see it."""
+    return {
+        name: f"[redacted:{name}]" if value.startswith(SEALED) or looks_secret(name) else value
+        for name, value in env.items()
+    }
+
+
+def key_of(state_dir: Path) -> str:
+    """The key of this state folder, made at its first use (0600); raises ConfigurationError."""
+    path = state_dir / "secret.key"
+    try:
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            return path.read_text(encoding="ascii").strip()
+        with os.fdopen(fd, "w", encoding="ascii") as file:
+            file.write(base64.urlsafe_b64encode(os.urandom(32)).decode() + "\n")
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the key of the state folder ({path}) can't be used: {error}") from error

@@ -1,0 +1,102 @@
+"""What the archive reads of runs in Redis, and the TTL that a run gets when the archive has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from redis.asyncio import Redis
+
+from cody.store import keys
+from cody.store.availability import store_calls
+from cody.store.scripts import script
+
+RawEvent = tuple[bytes, Mapping[bytes, bytes]]
+"""An entry of a run's stream: its id and its fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunReading:
+    """A run at one instant: meta and events belong together."""
+
+    meta: Mapping[str, str]
+    """Empty: Redis has no such run (any more)."""
+    oldest_id: str | None
+    """The oldest event that is kept."""
+    events: Sequence[RawEvent]
+    """From the given id on, that event included when it is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRun:
+    """As much of a run as tells whether the archive has missed something."""
+
+    run_id: str
+    status: str
+    updated_at: str
+    last_seq: int
+    has_ttl: bool
+
+
+class ArchiveSource:
+    """Reads runs for the archive. All methods raise StoreUnavailable when Redis is away."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def read(self, run_id: str, *, from_id: str | None, count: int) -> RunReading:
+        """The run's meta, and up to `count` events from `from_id` on (None = from the oldest), of one instant."""
+        key = keys.events(run_id)
+        with store_calls(f"read run {run_id} for the archive"):
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hgetall(keys.meta(run_id))
+                pipe.xrange(key, count=1)
+                pipe.xrange(key, min=from_id or "-", count=count)
+                meta, oldest, events = await pipe.execute()
+        return RunReading(
+            meta={name.decode("utf-8", "replace"): value.decode("utf-8", "replace") for name, value in meta.items()},
+            oldest_id=oldest[0][0].decode() if oldest else None,
+            events=cast("Sequence[RawEvent]", events),
+        )
+
+    async def turn_records(self, run_id: str, turns: Sequence[int]) -> list[bytes]:
+        """The records of these turns as JSON; those that do not exist are left out."""
+        if not turns:
+            return []
+        with store_calls(f"read the turns of run {run_id} for the archive"):
+            found: Any = await self._redis.hmget(keys.turns(run_id), [str(turn) for turn in turns])
+        return [record for record in found if record is not None]
+
+    async def listed(self, cursor: int, *, count: int = 500) -> tuple[int, list[ListedRun]]:
+        """Some runs of the index, and the cursor to go on with (0 = that was all). A run may be given twice."""
+        with store_calls("go through the runs for the archive"):
+            reply: Any = await self._redis.zscan(keys.INDEX, cursor, count=count)
+            ids = [member.decode("utf-8", "replace") for member, _ in reply[1]]
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for run_id in ids:
+                    pipe.hmget(keys.meta(run_id), ["status", "updatedAt", "lastSeq"])
+                    pipe.pttl(keys.meta(run_id))
+                answers = await pipe.execute()
+        found = []
+        for run_id, (status, updated_at, last_seq), ttl_ms in zip(ids, answers[::2], answers[1::2], strict=True):
+            if status is not None:
+                number = int(last_seq) if last_seq and last_seq.isdigit() else -1
+                updated = (updated_at or b"").decode("utf-8", "replace")
+                found.append(ListedRun(run_id, status.decode("utf-8", "replace"), updated, number, ttl_ms >= 0))
+        return int(reply[0]), found
+
+    async def expire(self, run_id: str, *, ttl_s: int, last_seq: int) -> bool:
+        """See `expire_run`."""
+        with store_calls(f"set the TTL of run {run_id}"):
+            return await expire_run(self._redis, run_id, ttl_s=ttl_s, last_seq=last_seq)
+
+
+async def expire_run(redis: Redis, run_id: str, *, ttl_s: int, last_seq: int) -> bool:
+    """Let Redis forget a run that has ended, `ttl_s` from now.
+
+    False when it has not ended, or has events after `last_seq`. Repeating it gives the run no more time; a longer TTL
+    that it had is shortened.
+    """
+    names = [keys.meta(run_id), *(key for key in keys.of_run(run_id) if key != keys.meta(run_id))]
+    return bool(await script("expire")(redis, names, [ttl_s, last_seq]) == b"ok")
