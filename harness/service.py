@@ -18,6 +18,7 @@ from structlog import get_logger
 from cody.contracts.run import (
     ControlAction,
     ControlAnswer,
+    PreviewAnswer,
     PromptAnswer,
     RunPage,
     RunSnapshot,
@@ -29,7 +30,8 @@ from cody.contracts.run import (
 )
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError, Forbidden, NotFound, StoreUnavailable
-from cody.settings import Settings
+from cody.redaction import Redactor, secrets_of
+from cody.settings import Settings, process_secrets
 from cody.store import control, meta, runs, subscribers
 from cody.store.availability import store_calls
 from cody.store.connection import ServerFacts, StoreServer, check, connect, open_store_server
@@ -207,6 +209,20 @@ class RunService:
         text = redactor.clean_text(await asyncio.to_thread(assembled))
         raw = text.encode()
         return PromptAnswer(run_id=run_id, prompt=text, sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw))
+
+    async def preview(self, request: StartRunRequest) -> PreviewAnswer:
+        """The prompt that such a run would begin with; starts nothing. Raises what `start` raises for the request."""
+        self._check_allowed(request)
+        secrets = Redactor([*process_secrets(self._settings), *secrets_of(request.config.env)])
+
+        def assembled() -> str:
+            where = epic.locate(request.config, request.epic_id)
+            return prompt.assemble(
+                epic.read(where), epic=where, turn=1, max_turns=request.config.max_turns, run_id=None
+            )
+
+        raw = secrets.clean_text(await asyncio.to_thread(assembled)).encode()
+        return PreviewAnswer(prompt=raw.decode(), sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw))
 
     async def open_stream(self, run_id: str, start: str) -> Cursor:
         """Where a reader begins; raises NotFound, InvalidRequest, StreamTrimmed."""

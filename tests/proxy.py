@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 class Proxy:
     """`async with Proxy(url) as proxy`: `proxy.url` leads to the same server."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, host: str = "127.0.0.1") -> None:
         parts = urlsplit(upstream)
+        self._listen_on = host
         self._path = parts.path if parts.scheme == "unix" else None
         self._host, self._port = parts.hostname, parts.port
         self._writers: set[asyncio.StreamWriter] = set()
@@ -26,9 +27,9 @@ class Proxy:
         self.refuse = False
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self._listen_on, 0)
         port = self._server.sockets[0].getsockname()[1]
-        self.url = f"redis://127.0.0.1:{port}/0"
+        self.url = f"redis://{self._listen_on}:{port}/0"
         return self
 
     async def __aexit__(

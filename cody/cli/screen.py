@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -55,6 +56,7 @@ class LiveScreen:
         self._console = console
         self._seen = Seen()
         self._bar: Bar | None = None
+        self._doing: str | None = None
         self._live = Live(
             console=console,
             get_renderable=self._render,
@@ -75,7 +77,10 @@ class LiveScreen:
         self._live.stop()
 
     def show(self, received: Sequence[Received]) -> None:
-        if grid := [row for _, event in received for row in rows(event, self._seen)]:
+        grid = [row for _, event in received for row in rows(event, self._seen)]
+        # Kept, because the bar is drawn in another thread, in the midst of changes to what was seen.
+        self._doing = call_in_progress(self._seen)
+        if grid:
             self._console.print(_grid(grid))
 
     def notice(self, text: str) -> None:
@@ -87,8 +92,7 @@ class LiveScreen:
     def _render(self) -> Group:
         if self._bar is None:
             return Group()
-        bar = self._bar if self._bar.doing else _with_call(self._bar, self._seen)
-        lines = bar_text(bar, int(time.monotonic() * REFRESH_PER_SECOND)).split("\n")
+        lines = bar_text(replace(self._bar, doing=self._doing), int(time.monotonic() * REFRESH_PER_SECOND)).split("\n")
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
         return Group(Text(), *lines)
@@ -187,7 +191,3 @@ def _grid(entries: Sequence[Row]) -> Table:
 def _plain_lines(row: Row) -> list[str]:
     first, *more = row.text.plain.split("\n")
     return [f"{row.time:8} {row.mark} {first}".rstrip(), *(f"{INDENT}{line}" for line in more)]
-
-
-def _with_call(bar: Bar, seen: Seen) -> Bar:
-    return Bar(bar.snapshot, bar.lost, bar.asking, call_in_progress(seen))

@@ -96,7 +96,11 @@ async def follow(
             return
         except (_Lost, httpx2.TransportError, StoreUnavailable) as error:
             if not connected_once:
-                raise _first_failure(http, error) from error
+                if isinstance(error, CodyError):
+                    raise
+                raise ServerUnreachable(
+                    f"no Cody server answers at {http.base_url} ({str(error) or type(error).__name__})"
+                ) from error
             reason = str(error) or type(error).__name__
         wait_s = outage.next_wait_s(asyncio.get_running_loop().time(), give_up_after_s)
         if wait_s is None:
@@ -182,9 +186,3 @@ def _frame_error(data: str) -> CodyError:
             continue
         return error_of_detail(200, found.error if isinstance(found, ErrorAnswer) else found)
     return ApiError(f"the event stream ended with an error that can't be read: {data[:200]}", status=200)
-
-
-def _first_failure(http: httpx2.AsyncClient, error: Exception) -> CodyError:
-    if isinstance(error, CodyError):
-        return error
-    return ServerUnreachable(f"no Cody server answers at {http.base_url} ({str(error) or type(error).__name__})")

@@ -25,6 +25,14 @@ MAX_TEXT = 4096
 
 _NUL = "\x00"
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_LOADER_NAME = re.compile(
+    r"(?:LD_|DYLD_|_RLD_|GCONV_PATH$|LOCPATH$|NODE_OPTIONS$|NODE_PATH$|BASH_ENV$|ENV$|ZDOTDIR$|SHELLOPTS$|BASHOPTS$|PS4$"
+    r"|PROMPT_COMMAND$|BASH_FUNC_|PYTHONSTARTUP$|PYTHONPATH$|PYTHONHOME$|PYTHONINSPECT$|PYTHONWARNINGS$|PYTHONBREAKPOINT$"
+    r"|PERL5OPT$|PERL5LIB$|PERLLIB$|RUBYOPT$|RUBYLIB$|JAVA_TOOL_OPTIONS$|_JAVA_OPTIONS$|JDK_JAVA_OPTIONS$|CLASSPATH$"
+    r"|GIT_SSH$|GIT_SSH_COMMAND$|GIT_EXTERNAL_DIFF$|GIT_PAGER$|GIT_CONFIG|GIT_EXEC_PATH$|GIT_PROXY_COMMAND$|GIT_ASKPASS$"
+    r"|SSH_ASKPASS$|PAGER$|EDITOR$|VISUAL$|LESSOPEN$|LESSCLOSE$|IFS$)"
+)
+"""Variables by which a value becomes code in programs that have nothing to do with the agent."""
 ShortText = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 
@@ -132,6 +140,12 @@ class RunConfig(Wire):
         for name, content in value.items():
             if not _ENV_NAME.match(name):
                 raise ValueError(f"{name[:80]!r} is not a name of an environment variable")
+            if _LOADER_NAME.match(name):
+                raise ValueError(
+                    f"{name[:80]} changes how programs load, of every program that the agent starts: not allowed"
+                )
+            if name.startswith("CODY_"):
+                raise ValueError(f"{name[:80]}: names that begin with CODY_ are Cody's own")
             if _NUL in content:
                 raise ValueError(f"the value of {name} has a NUL byte")
         return value
@@ -302,6 +316,14 @@ class TurnPage(Wire):
 
 class PromptAnswer(Wire):
     run_id: str
+    prompt: str
+    sha256: str
+    bytes: Int
+
+
+class PreviewAnswer(Wire):
+    """The prompt that a run which is not started yet would begin with."""
+
     prompt: str
     sha256: str
     bytes: Int

@@ -40,6 +40,12 @@ def test_help_names_every_command_and_every_exit_code(offline: CommandLine) -> N
         assert f"{code:<5}{words}" in text
 
 
+def test_the_page_about_the_command_line_has_the_exit_codes() -> None:
+    page = (REPOSITORY / "docs" / "cli.md").read_text(encoding="utf-8")
+    for code, words in exits.MEANING.items():
+        assert f"| {code} | {words} |" in page
+
+
 @pytest.mark.parametrize("command", [name for name in (*COMMANDS, *FURTHER) if name != "serve"])
 def test_every_command_explains_itself_with_an_example(offline: CommandLine, command: str) -> None:
     usage, _, rest = offline(command, "--help").stdout.partition("\n")

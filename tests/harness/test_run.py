@@ -240,12 +240,12 @@ async def test_the_agents_environment_is_its_own(workspace: Any, start: Any, mon
     monkeypatch.setenv("REDIS_URL", "redis://secret")
     monkeypatch.setenv("SOME_SECRET", "x")
     code = "Path('env.json').write_text(json.dumps(dict(os.environ))); STOP.touch()"
-    await (await start(workspace.request(code, env={"MINE": "1", "CODY_RUN_ID": "forged"}))).end()
+    await (await start(workspace.request(code, env={"MINE": "1"}))).end()
     import json
 
     env = json.loads((workspace.path / "env.json").read_text())
     assert env["MINE"] == "1"
-    assert env["CODY_RUN_ID"] != "forged"
+    assert env["CODY_TURN"] == "1"
     assert "PATH" in env
     assert not {"SOME_SECRET", "REDIS_URL"} & set(env)
 

@@ -52,11 +52,12 @@ def read_item(data: dict[str, Any], id: str) -> ReadItem | None:
     """What the item is, as far as it has come; None for a type that gives no item."""
     match text_of(data.get("type")):
         case "message":
-            parts = (text_of(part.get("text")) or text_of(part.get("refusal")) for part in objects_of(data["content"]))
-            return _plain(Message(id=id, content="".join(parts)))
+            parts = objects_of(data.get("content"))
+            texts = [text_of(part.get("text")) or text_of(part.get("refusal")) for part in parts]
+            return _plain(Message(id=id, content="".join(texts)))
         case "reasoning":
-            texts = [text_of(part.get("text")) for name in ("summary", "content") for part in objects_of(data.get(name))]
-            return _plain(Reasoning(id=id, content=PART_BREAK.join(texts)))
+            parts = objects_of(data.get("summary")) + objects_of(data.get("content"))
+            return _plain(Reasoning(id=id, content=PART_BREAK.join(text_of(part.get("text")) for part in parts)))
         case "code_interpreter_call":
             return _script(data, id)
         case "function_call" | "custom_tool_call":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import uuid4
 
@@ -37,15 +37,19 @@ class CallRefused(Exception):
 
 @dataclass(slots=True)
 class Patience:
-    """How long a call may take. Once one has hung, the others get little time: a broken adapter is reported in
-    seconds."""
+    """How long a call may take. Once one has hung there is less: a broken adapter is reported in seconds."""
 
     call_s: float = 5.0
-    after_hang_s: float = 0.3
+    hangs: Counter[str] = field(default_factory=Counter)
 
-    def lost(self) -> None:
-        """A call has hung."""
-        self.call_s = min(self.call_s, self.after_hang_s)
+    def lost(self, what: str) -> None:
+        """This took too long."""
+        self.hangs[what] += 1
+        self.call_s = min(self.call_s, 0.3)
+
+    def ended(self, what: str) -> bool:
+        """True when it took too long twice: it is not tried again."""
+        return self.hangs[what] >= 2
 
 
 class Record:
@@ -151,11 +155,12 @@ class Kit:
 
     async def ended(self, job_id: str) -> JobSnapshot:
         """The job once it has ended, as `wait_for_terminal` and `get` both say."""
+        hopeless = self.patience.ended("the end of a job")
         try:
-            job = await self.wait(job_id)
+            job = await self.wait(job_id, 0.05 if hopeless else None)
         except CallRefused as refused:
             if refused.code == "timeout":
-                self.patience.lost()
+                self.patience.lost("the end of a job")
             raise ContractBroken(f"job {job_id} did not end: {refused}") from None
         self.check(job.state in TERMINAL, f"wait_for_terminal answered a job that is {job.state}")
         self.check(job.job_id == job_id, f"wait_for_terminal answered job {job.job_id} in place of {job_id}")
@@ -180,7 +185,7 @@ class Kit:
         deadline = asyncio.get_running_loop().time() + self.patience.call_s
         while not wanted(job := await self.get(job_id)):
             if asyncio.get_running_loop().time() > deadline:
-                self.patience.lost()
+                self.patience.lost("a state of a job")
                 raise ContractBroken(f"job {job_id} stays {job.state}; {why}")
             await asyncio.sleep(0.002)
         return job
@@ -195,9 +200,9 @@ class Kit:
             return b"".join([payload async for payload in read(conversation_id)])
 
         if record is None:
-            await self.refused("source_not_found", self._answer("read", whole()))
+            await self.refused("source_not_found", self._answer("read", whole(), "read"))
             return
-        payload = await self._answer("read", whole())
+        payload = await self._answer("read", whole(), "read")
         self.check(
             payload == record.payload,
             f"read gives {len(payload)} bytes that are not the {len(record.payload)} of the record",
@@ -219,7 +224,7 @@ class Kit:
             async with asyncio.timeout(self.patience.call_s):
                 await event.wait()
         except TimeoutError:
-            self.patience.lost()
+            self.patience.lost(what)
             raise ContractBroken(f"did not happen within {self.patience.call_s} s: {what}") from None
 
     def check(self, kept: bool, broken: str) -> None:
@@ -236,26 +241,28 @@ class Kit:
         function = getattr(self.adapter, method, None)
         if function is None:
             raise ContractBroken(f"the adapter has no method {method}")
+        if self.patience.ended(method):
+            raise ContractBroken(f"{called} was not tried: {method} did not answer earlier, in other scenarios too")
         try:
             awaited = function(*args, **given)
         except Exception as failure:
             raise self._failed(called, failure) from failure
         self.check(isinstance(awaited, Awaitable), f"{called} is not async: it answered {_short(awaited)}")
-        answer = await self._answer(called, awaited)
+        answer = await self._answer(called, awaited, method)
         self.check(
             isinstance(answer, kind),  # type: ignore[arg-type]  # kind is one of the contract's classes
             f"{called} answered {_short(answer)}, no {getattr(kind, '__name__', kind)}",
         )
         return answer  # type: ignore[no-any-return]
 
-    async def _answer(self, called: str, awaited: Awaitable[T]) -> T:
+    async def _answer(self, called: str, awaited: Awaitable[T], method: str) -> T:
         task = asyncio.ensure_future(awaited)
         # A timeout of the call's own must have the time to be told.
         await asyncio.wait({task}, timeout=self.patience.call_s + GRACE_S)
         if not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=GRACE_S)
-            self.patience.lost()
+            self.patience.lost(method)
             self.transcript.append(f"{called} -> hangs")
             raise ContractBroken(f"{called} did not answer")
         if task.cancelled():

@@ -107,7 +107,7 @@ async def _play(scenario: Scenario, factory: Factory, patience: Patience, timeou
     if not task.done():
         task.cancel()
         await asyncio.wait({task}, timeout=GRACE_S)
-        patience.lost()
+        patience.lost(scenario.name)
         result = _failed(scenario, "did not come to an end: making, using or closing the adapter hangs")
     else:
         result = task.result()

@@ -108,8 +108,13 @@ async def unknown_jobs_are_not_found(kit: Kit) -> None:
 async def a_newer_source_replaces_the_older_job(kit: Kit) -> None:
     """Sealing a newer source of a conversation ends its older job; what can be read is the newer record."""
     conversation_id = kit.new_conversation()
-    records = [Record(f"version-{number}", chunks=6) for number in range(3)]
-    jobs = [await kit.sealed(record, conversation_id) for record in records]
+    # The older ones are long, so that no worker is through before the next seal.
+    records = [Record(f"version-{number}", chunks) for number, chunks in enumerate((80, 40, 4))]
+    sources = [await kit.collected(record, conversation_id) for record in records]
+    jobs = [
+        await kit.seal(source.source_id, record.manifest, record.checksum)
+        for source, record in zip(sources, records, strict=True)
+    ]
     kit.same(len({job.job_id for job in jobs}), 3, "jobs of three sources")
     for older in jobs[:-1]:
         after = await kit.get(older.job_id)

@@ -30,8 +30,6 @@ NEVER_RETRY = frozenset(code for code, (_, retryable) in _MEANING.items() if not
 
 def problem_of_code(code: str, message: str) -> ErrorInfo:
     """The error of an answer that OpenAI ended with this code; one that is not known is the provider's own trouble."""
-    if "image" in code:
-        meaning = (INVALID_REQUEST, False)
-    else:
-        meaning = _MEANING.get(code, (PROVIDER_ERROR, True))
-    return problem(meaning[0], message, retryable=meaning[1], provider_code=code or None)
+    about_input = (INVALID_REQUEST, False) if "image" in code else None
+    meaning, retryable = about_input or _MEANING.get(code, (PROVIDER_ERROR, True))
+    return problem(meaning, message, retryable=retryable, provider_code=code or None)

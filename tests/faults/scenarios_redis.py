@@ -1,0 +1,218 @@
+"""Faults of Redis and of the way to it: killed, stalled, wiped, set back, replies lost, cut off, the clock stepped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from dataclasses import replace
+
+from cody.errors import StreamTrimmed
+from cody.store import keys
+from tests.faults.machines import marked, network
+from tests.faults.stage import Measured, Stage, Watched, boottime_ns, stage, until
+from tests.proxy import Proxy
+
+
+async def redis_killed(seed: int) -> Measured:
+    """kill -9 of Redis, started again at once: the agent works on, what it said meanwhile arrives."""
+    async with stage(seed, ttl_ms=3_000) as set_up:
+        await set_up.machine("a")
+        run = await set_up.run()
+        await run.marks_of(1)
+        await set_up.jitter()
+        fault_ns = boottime_ns()
+        await kill_redis(set_up)
+        await set_up.server.start()
+        await run.marks_of(1, 100)
+        end = await run.end()
+        assert (end.status, end.fence, len(run.of("turn_started"))) == ("completed", 1, 1), end
+        return await set_up.measure(run, fault_ns)
+
+
+async def kill_redis(set_up: Stage) -> None:
+    os.kill(set_up.server.pid, signal.SIGKILL)
+    await set_up.server.wait_exit()
+
+
+async def redis_away(seed: int) -> Measured:
+    """Redis away for two leases: the agent is ended in time, and the run is taken up when Redis is back."""
+    async with stage(seed) as set_up:
+        await set_up.machine("a")
+        run = await set_up.run()
+        await run.marks_of(1)
+        await set_up.jitter()
+        await kill_redis(set_up)
+        await asyncio.sleep(2 * set_up.ttl_ms / 1000)
+        assert not marked(run.run_id), "the agent outlived its lease"
+        await set_up.server.start()
+        fault_ns = boottime_ns()
+        return await taken_up_again(set_up, run, fault_ns)
+
+
+async def taken_up_again(set_up: Stage, run: Watched, fault_ns: int) -> Measured:
+    await run.marks_of(2)
+    end = await run.end()
+    assert end.status == "completed", end
+    return await set_up.measure(run, fault_ns)
+
+
+async def redis_stopped(seed: int) -> Measured:
+    """SIGSTOP of Redis for two leases: connections stay open, nothing answers."""
+    async with stage(seed) as set_up:
+        await set_up.machine("a")
+        run = await set_up.run()
+        await run.marks_of(1)
+        await set_up.jitter()
+        os.kill(set_up.server.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(2 * set_up.ttl_ms / 1000)
+            assert not marked(run.run_id), "the agent outlived its lease"
+        finally:
+            os.kill(set_up.server.pid, signal.SIGCONT)
+        fault_ns = boottime_ns()
+        return await taken_up_again(set_up, run, fault_ns)
+
+
+async def redis_paused(seed: int) -> Measured:
+    """CLIENT PAUSE for half a lease: nothing happens but a delay."""
+    async with stage(seed, ttl_ms=3_000) as set_up:
+        await set_up.machine("a")
+        run = await set_up.run()
+        await run.marks_of(1)
+        await set_up.jitter()
+        fault_ns = boottime_ns()
+        await set_up.redis.execute_command("CLIENT", "PAUSE", 1_500, "ALL")
+        await run.marks_of(1, 120)
+        end = await run.end()
+        assert (end.status, end.fence, len(run.of("turn_started"))) == ("completed", 1, 1), end
+        return await set_up.measure(run, fault_ns)
+
+
+async def redis_wiped(seed: int) -> Measured:
+    """FLUSHALL in the middle of a turn: the agent is ended, its readers are told, other runs can start."""
+    async with stage(seed) as set_up:
+        await set_up.machine("a")
+        run = await set_up.run()
+        await run.marks_of(1)
+        await set_up.jitter()
+        fault_ns = boottime_ns()
+        await set_up.redis.flushall()
+        await until(lambda: not marked(run.run_id), "the agent is ended")
+        gone_ms = (boottime_ns() - fault_ns) / 1e6
+        await run.until(lambda: run.failure, "the reader is told")
+        assert isinstance(run.failure, StreamTrimmed), run.failure
+        assert not await set_up.redis.exists(keys.meta(run.run_id), keys.events(run.run_id)), "written to after all"
+        second = await set_up.run()
+        await second.marks_of(1)
+        assert (await second.end()).status == "completed"
+        judged = await set_up.measure(second, fault_ns)
+        return replace(judged, orphans=judged.orphans + len(marked(run.run_id)), takeover_ms=gone_ms)
+
+
+async def redis_set_back(seed: int) -> Measured:
+    """Redis comes back with the data of some seconds ago: the agent is ended, readers are told, the run goes on.
+
+    What came after the older state is gone, and is said to be: it counts as told, not as lost.
+    """
+    async with stage(seed) as set_up:
+        await set_up.machine("a")
+        run = await set_up.run()
+        await run.marks_of(1)
+        folder, older = set_up.server.folder / "appendonlydir", set_up.folder / "older"
+        shutil.copytree(folder, older)
+        await run.marks_of(1, 60)
+        await kill_redis(set_up)
+        shutil.rmtree(folder)
+        shutil.copytree(older, folder)
+        await set_up.server.start()
+        fault_ns = boottime_ns()
+        await run.until(lambda: run.failure, "the reader is told")
+        assert isinstance(run.failure, StreamTrimmed), run.failure
+        await run.close()
+        run.events.clear()
+        run.failure = None
+        run.listen()
+        await run.marks_of(2)
+        end = await run.end()
+        assert end.status == "completed", end
+        return await set_up.measure(run, fault_ns)
+
+
+async def replies_lost(seed: int) -> Measured:
+    """Every so often a command takes effect and its answer, with the connection, is lost."""
+    async with stage(seed, ttl_ms=3_000) as set_up, Proxy(set_up.server.url) as proxy:
+        await set_up.machine("a", redis_url=proxy.url)
+        run = await set_up.run()
+        await run.marks_of(1)
+        fault_ns = boottime_ns()
+        while proxy.dropped < 40:
+            proxy.drop_replies = 1
+            await asyncio.sleep(set_up.rng.uniform(0.01, 0.08))
+        proxy.drop_replies = 0
+        count = len(run.events)
+        await run.until(lambda: len(run.events) > count + 20, "events after the losses")
+        end = await run.end()
+        assert end.status == "completed", end
+        return await set_up.measure(run, fault_ns)
+
+
+async def connections_cut(seed: int) -> Measured:
+    """All connections to Redis are cut again and again."""
+    async with stage(seed, ttl_ms=3_000) as set_up, Proxy(set_up.server.url) as proxy:
+        await set_up.machine("a", redis_url=proxy.url)
+        run = await set_up.run()
+        await run.marks_of(1)
+        fault_ns = boottime_ns()
+        for _ in range(12):
+            proxy.cut()
+            await asyncio.sleep(set_up.rng.uniform(0.02, 0.25))
+        count = len(run.events)
+        await run.until(lambda: len(run.events) > count + 20, "events after the cuts")
+        end = await run.end()
+        assert (end.status, end.fence) == ("completed", 1), end
+        return await set_up.measure(run, fault_ns)
+
+
+async def answers_stalled(seed: int) -> Measured:
+    """Packets to and from one machine vanish, without a word, for two leases; another machine takes over."""
+    async with stage(seed) as set_up, Proxy(set_up.server.url) as proxy:
+        await set_up.machine("a", redis_url=proxy.url)
+        run = await set_up.run()
+        await run.marks_of(1)
+        await set_up.machine("b")
+        await set_up.jitter()
+        fault_ns = boottime_ns()
+        proxy.stall()
+        await run.marks_of(2)
+        await asyncio.sleep(set_up.ttl_ms / 1000)
+        proxy.flow()
+        await run.marks_of(2, 80)
+        end = await run.end()
+        assert (end.status, end.fence) == ("completed", 2), end
+        return await set_up.measure(run, fault_ns)
+
+
+async def partition(seed: int) -> Measured:
+    """The cable of one machine is pulled (veth down, network namespaces) for two leases; another machine takes over."""
+    with network(1) as near, network(2) as far:
+        async with (
+            stage(seed) as set_up,
+            Proxy(set_up.server.url, near.near) as near_door,
+            Proxy(set_up.server.url, far.near) as far_door,
+        ):
+            await set_up.machine("a", redis_url=near_door.url, network=near.name)
+            run = await set_up.run()
+            await run.marks_of(1)
+            await set_up.machine("b", redis_url=far_door.url, network=far.name)
+            await set_up.jitter()
+            fault_ns = boottime_ns()
+            near.cut()
+            await run.marks_of(2)
+            await asyncio.sleep(set_up.ttl_ms / 1000)
+            near.mend()
+            await run.marks_of(2, 80)
+            end = await run.end()
+            assert (end.status, end.fence) == ("completed", 2), end
+            return await set_up.measure(run, fault_ns)
