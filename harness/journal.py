@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from structlog import get_logger
 
 from cody.contracts.run import RunStatus, TurnRecord
@@ -43,6 +43,28 @@ class StoreLost(CodyError):
     """The run's record is gone from Redis (wiped or deleted): it can't be continued."""
 
     code = "store_lost"
+
+
+class StoreCorrupt(CodyError):
+    """The run's record in Redis is not what Cody wrote: it can't be continued."""
+
+    code = "store_corrupt"
+
+
+class JournalBroken(CodyError):
+    """Events that waited for Redis can't be written any more: the spool was harmed, or Cody has a defect."""
+
+    code = "journal_broken"
+
+
+def is_corruption(error: RedisError) -> bool:
+    """Repeating the call is in vain: a key has another type, or holds something that the script can't count with.
+
+    What Redis refuses for a while (its disk or memory full, loading, read only) has codes of its own.
+    """
+    text = str(error)
+    lasting = text.startswith(("WRONGTYPE", "user_script", "Error running script")) or "is not an integer" in text
+    return isinstance(error, ResponseError) and (lasting or ("script" in text and "attempt to" in text))
 
 
 def now_ms() -> int:
@@ -102,8 +124,11 @@ class Journal:
         self._work = asyncio.Event()
         self._writer = asyncio.create_task(self._write(), name=f"journal {run_id}")
 
-    def emit(self, body: Body) -> None:
-        """Add an event. While Redis has been away so long that the buffer is full, plain output is dropped and counted."""
+    def emit(self, body: Body, meta: Meta | None = None) -> None:
+        """Add an event, and with it, in the same step, changes of meta fields.
+
+        While Redis has been away so long that the buffer is full, plain output is dropped and counted.
+        """
         if self.failure is not None:
             return
         payload = self.redactor.clean(payload_json(body))
@@ -114,6 +139,7 @@ class Journal:
         batch = self._open_batch()
         batch.events.append(PendingEvent(body.type, utc_text(now_ms()), payload))
         batch.bytes += len(payload)
+        batch.meta.update(self._clean(meta or {}))
         self.buffered_bytes += len(payload)
         self._work.set()
 
@@ -212,14 +238,14 @@ class Journal:
             while self._queue:
                 # Taken out before it is sent: what is emitted meanwhile gathers in the next one.
                 batch = self._queue.popleft()
-                if batch.spooled is not None:
-                    batch.events, batch.spooled = self._spool.take(batch.spooled), None
                 try:
-                    answer = await self._send(batch)
-                except CodyError as error:
+                    answer = await self._send(self._whole(batch))
+                except Exception as error:
+                    # Whatever it was: those who wait must learn of it, and nothing may be written after a hole.
+                    failure = error if isinstance(error, CodyError) else self._broken(error)
                     if batch.done is not None and not batch.done.done():
-                        batch.done.set_exception(error)
-                    self._fail(error)
+                        batch.done.set_exception(failure)
+                    self._fail(failure)
                     return
                 self.buffered_bytes -= batch.bytes
                 if self._untold_bytes and self.buffered_bytes < self._buffer_bytes // 2:
@@ -227,6 +253,16 @@ class Journal:
                 if batch.done is not None and not batch.done.done():
                     batch.done.set_result(answer)
             self._work.clear()
+
+    def _whole(self, batch: _Batch) -> _Batch:
+        """The batch with its events, from disk if they waited there."""
+        if batch.spooled is not None:
+            batch.events, batch.spooled = self._spool.take(batch.spooled), None
+        return batch
+
+    def _broken(self, error: Exception) -> JournalBroken:
+        text = f"{type(error).__name__}: {error}"[:300]
+        return JournalBroken(f"events of run {self.run_id} that waited for Redis can't be written ({text})")
 
     def _tell_dropped(self) -> None:
         message = (
@@ -252,6 +288,9 @@ class Journal:
                     end_ttl_s=batch.end_ttl_s,
                 )
             except (RedisError, OSError, TimeoutError) as error:
+                if isinstance(error, RedisError) and is_corruption(error):
+                    text = str(error)[:200]
+                    raise StoreCorrupt(f"the record of run {self.run_id} in Redis is corrupt ({text})") from None
                 if backoff_s == 0.0:
                     log.warning(
                         "journal.write_failed", run_id=self.run_id, error=str(error)[:300], buffered=self.buffered_bytes
@@ -283,7 +322,7 @@ class Journal:
             return
         self.failure = error
         if not quiet:
-            log.error("journal.failed", run_id=self.run_id, fence=self.fence, error=error.message)
+            log.error("journal.failed", run_id=self.run_id, fence=self.fence, code=error.code, error=error.message)
         for batch in self._queue:
             if batch.done is not None and not batch.done.done():
                 batch.done.set_exception(error)

@@ -31,6 +31,9 @@ class Lease:
     on_lost: Callable[[], None] = lambda: None
     on_extended: Extend | None = field(default=None)
     """The guard of the agent that runs now."""
+    lost: bool = False
+    """Another worker has it, or nobody: it is not renewed any more."""
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def deadline(self) -> tuple[int, int]:
@@ -42,6 +45,24 @@ class Lease:
         self.renewed_ns = before_ns
         if self.on_extended is not None:
             self.on_extended(*self.deadline)
+        self._news.set()
+
+    def lose(self) -> None:
+        """The store says that it is not ours."""
+        self.lost = True
+        self._news.set()
+        self.on_lost()
+
+    @property
+    def is_fresh(self) -> bool:
+        """An agent that starts now has time to live."""
+        return not self.lost and boottime_ns() < self.deadline[0]
+
+    async def settled(self) -> None:
+        """Wait until it is fresh or lost: while Redis is away it can be neither."""
+        while not (self.lost or self.is_fresh):
+            self._news.clear()
+            await self._news.wait()
 
 
 class LeaseKeeper:
@@ -80,8 +101,10 @@ class LeaseKeeper:
         before_ns = boottime_ns()
         run_ids = list(self._leases)
         try:
+            # An answer that takes longer is worth nothing; a dead connection is replaced while there is time.
             with store_calls("renew the leases"):
-                lost = await leases.renew(self._redis, run_ids, worker_id=self._worker_id, ttl_ms=self._ttl_ms)
+                async with asyncio.timeout(self._ttl_ms / 1000 / RENEWALS_PER_TTL):
+                    lost = await leases.renew(self._redis, run_ids, worker_id=self._worker_id, ttl_ms=self._ttl_ms)
         except StoreUnavailable as error:
             log.warning("lease.renewal_failed", runs=len(run_ids), error=error.message)
             self._on_trouble()
@@ -93,7 +116,7 @@ class LeaseKeeper:
             if run_id in lost:
                 log.error("lease.lost", run_id=run_id)
                 self.remove(run_id)
-                lease.on_lost()
+                lease.lose()
             else:
                 lease.renewed(before_ns)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 
@@ -36,7 +37,8 @@ class Slots:
             if turn.done() and not turn.cancelled():
                 self.give_back()
             else:
-                self._waiting.remove(turn)
+                with contextlib.suppress(ValueError):  # passed over by a `give_back` in this very moment
+                    self._waiting.remove(turn)
             raise
 
     def give_back(self) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 
 from structlog import get_logger
@@ -34,6 +34,7 @@ from cody.store import meta
 from cody.store.control import ControlMessage
 from harness.agents.base import Body
 from harness.journal import Journal, Meta, now_ms
+from harness.launch import AgentStartError
 from harness.slots import Slot
 from harness.turn import BROKEN, InterruptReason, Turn, TurnEnd, TurnMaker
 from harness.verdict import (
@@ -109,6 +110,9 @@ class RunWorker:
             await work
         except CodyError as error:
             log.error("run.abandoned", run_id=self.state.run_id, code=error.code, error=error.message)
+        except OSError as error:
+            log.error("run.host_failed", run_id=self.state.run_id, error=str(error))
+            await self._give_up(_host_error(error))
         except Exception as error:
             # A defect of Cody's own ends this run in a known state and no other.
             log.exception("run.crashed", run_id=self.state.run_id)
@@ -122,8 +126,11 @@ class RunWorker:
 
     async def _crash(self, error: Exception) -> None:
         message = f"a defect in Cody ended the run ({type(error).__name__}: {str(error)[:300]}): see the server's log"
+        await self._give_up(RunError(code="internal", message=message, retryable=True))
+
+    async def _give_up(self, error: RunError) -> None:
         with contextlib.suppress(CodyError):
-            while not await self._fail(RunError(code="internal", message=message, retryable=True)):
+            while not await self._fail(error):
                 if self.state.status == "cancelling":
                     await self._end("cancel_acknowledged", [RunCancelled(reason="error")], {})
                     return
@@ -155,8 +162,8 @@ class RunWorker:
                 log.error("control.illegal", run_id=self.state.run_id, message_id=message.id, error=error.message)
                 continue
             self.state.status, self.state.reason = target, message.reason
-            self._journal.emit(_requested(message))
-            self._journal.set({"ctlCursor": message.id, "workerStatus": target})
+            # In one step: a worker that dies between the two would have the message applied twice.
+            self._journal.emit(_requested(message), {"ctlCursor": message.id, "workerStatus": target})
             log.info("run.control", run_id=self.state.run_id, action=message.action, status=target)
             if message.action == "cancel":
                 self._interrupt("cancel")
@@ -171,6 +178,8 @@ class RunWorker:
         while not self._leaving.is_set():
             match self.state.status:
                 case "queued" | "running" if not await self._slot_or_news():
+                    continue
+                case "running" if not await self._lease_or_news():
                     continue
                 case "running":
                     await self._take_turn()
@@ -193,16 +202,29 @@ class RunWorker:
         """True with a slot to work in; False when something happened before one was free."""
         if self._slot.take_now():
             return True
+        await self._done_or_news(self._slot.take())
+        return self._slot.held and not self._leaving.is_set()
+
+    async def _lease_or_news(self) -> bool:
+        """True when an agent may be started; False when something happened before that was sure.
+
+        After a time without Redis the lease may be anyone's: an agent is started only after the next renewal.
+        """
+        lease = self._turns.lease
+        if not lease.is_fresh:
+            await self._done_or_news(lease.settled())
+        return lease.is_fresh and not self._leaving.is_set() and may_take_turn(self.state.status)
+
+    async def _done_or_news(self, awaited: Coroutine[None, None, None]) -> None:
         self._changed.clear()
-        taking = asyncio.create_task(self._slot.take())
+        waiting = asyncio.create_task(awaited)
         news = asyncio.create_task(self._changed.wait())
         try:
-            await asyncio.wait({taking, news}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({waiting, news}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (taking, news):
+            for task in (waiting, news):
                 task.cancel()
-            await asyncio.gather(taking, news, return_exceptions=True)
-        return self._slot.held and not self._leaving.is_set()
+            await asyncio.gather(waiting, news, return_exceptions=True)
 
     async def _wait_after_breaks(self) -> None:
         """A turn that breaks again and again is tried less and less often."""
@@ -227,15 +249,25 @@ class RunWorker:
             self.leave("shutdown")
         if self.state.status == "cancelling":
             return
-        if end.interrupted is None:
-            self._count_breaks(0)
-            await self._go_on(end)
-        elif end.interrupted in BROKEN:
+        broken = self._broken_by(end)
+        if broken is not None:
             self._count_breaks(self.state.broken_starts + 1)
             if self.state.broken_starts > RESTART_BUDGET:
-                await self._fail(restarts_exhausted(self.state.broken_starts, end.interrupted))
+                await self._fail(restarts_exhausted(self.state.broken_starts, broken))
             else:
                 await self._wait_after_breaks()
+        elif end.interrupted is None:
+            self._count_breaks(0)
+            await self._go_on(end)
+
+    def _broken_by(self, end: TurnEnd) -> str | None:
+        """What cut the turn off that nobody asked for; None when it ended by itself, or was told to end."""
+        if end.interrupted in BROKEN:
+            return end.interrupted
+        if end.error is not None and end.error.code == AgentStartError.code and not self._turns.lease.is_fresh:
+            # Its guard started it no more: the lease ran out while the turn was made ready.
+            return "lease_expired"
+        return None
 
     def _count_breaks(self, count: int) -> None:
         if count != self.state.broken_starts:
@@ -308,6 +340,15 @@ class RunWorker:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._changed.wait()
+
+
+def _host_error(error: OSError) -> RunError:
+    what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    return RunError(
+        code="host_io_error",
+        message=f"this host can't keep the turn's files ({what}): make room in Cody's state folder, then start again",
+        retryable=True,
+    )
 
 
 def _requested(message: ControlMessage) -> Body:

@@ -1,6 +1,6 @@
 """Why an answer broke off: the stable codes of response_error, whatever provider it came from. Pure.
 
-`details.retryable` says whether the same request may succeed later, `details.retry_after_s` (seconds) when, if it is known.
+`details.retryable` says whether the same request may succeed later; `details.retry_after_s` (seconds), if known, when.
 """
 
 from __future__ import annotations

@@ -154,6 +154,7 @@ class ArchiveNews:
 
 def _news(entry_id: bytes, fields: Mapping[bytes, bytes] | None) -> News | None:
     try:
-        return News(entry_id.decode(), fields[b"runId"].decode("ascii"), int(fields[b"seq"])) if fields else None
+        run_id, seq = (fields or {})[b"runId"].decode(), int((fields or {})[b"seq"])
     except (KeyError, ValueError):
         return None
+    return News(entry_id.decode(), run_id, seq) if keys.is_run_id(run_id) else None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from cody.store import keys
 from cody.store.availability import store_calls
+from cody.store.meta import MetaCorrupt
 from cody.store.scripts import script
 
 RawEvent = tuple[bytes, Mapping[bytes, bytes]]
@@ -40,7 +43,10 @@ class ListedRun:
 
 
 class ArchiveSource:
-    """Reads runs for the archive. All methods raise StoreUnavailable when Redis is away."""
+    """Reads runs for the archive. All methods raise StoreUnavailable when Redis is away.
+
+    Those that read one run raise MetaCorrupt when its keys hold something else.
+    """
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -48,7 +54,7 @@ class ArchiveSource:
     async def read(self, run_id: str, *, from_id: str | None, count: int) -> RunReading:
         """The run's meta, and up to `count` events from `from_id` on (None = from the oldest), of one instant."""
         key = keys.events(run_id)
-        with store_calls(f"read run {run_id} for the archive"):
+        with store_calls(f"read run {run_id} for the archive"), _of_the_right_type(run_id):
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.hgetall(keys.meta(run_id))
                 pipe.xrange(key, count=1)
@@ -64,7 +70,7 @@ class ArchiveSource:
         """The records of these turns as JSON; those that do not exist are left out."""
         if not turns:
             return []
-        with store_calls(f"read the turns of run {run_id} for the archive"):
+        with store_calls(f"read the turns of run {run_id} for the archive"), _of_the_right_type(run_id):
             found: Any = await self._redis.hmget(keys.turns(run_id), [str(turn) for turn in turns])
         return [record for record in found if record is not None]
 
@@ -72,7 +78,8 @@ class ArchiveSource:
         """Some runs of the index, and the cursor to go on with (0 = that was all). A run may be given twice."""
         with store_calls("go through the runs for the archive"):
             reply: Any = await self._redis.zscan(keys.INDEX, cursor, count=count)
-            ids = [member.decode("utf-8", "replace") for member, _ in reply[1]]
+            members = [member.decode("utf-8", "replace") for member, _ in reply[1]]
+            ids = [member for member in members if keys.is_run_id(member)]
             async with self._redis.pipeline(transaction=False) as pipe:
                 for run_id in ids:
                     pipe.hmget(keys.meta(run_id), ["status", "updatedAt", "lastSeq"])
@@ -90,6 +97,17 @@ class ArchiveSource:
         """See `expire_run`."""
         with store_calls(f"set the TTL of run {run_id}"):
             return await expire_run(self._redis, run_id, ttl_s=ttl_s, last_seq=last_seq)
+
+
+@contextmanager
+def _of_the_right_type(run_id: str) -> Iterator[None]:
+    try:
+        yield
+    except ResponseError as error:
+        # Redis is well, and says so every time: waiting for it would hold up every other run.
+        if not str(error).startswith("WRONGTYPE"):
+            raise
+        raise MetaCorrupt(f"a key of run {run_id} holds something that is not Cody's: {error}") from None
 
 
 async def expire_run(redis: Redis, run_id: str, *, ttl_s: int, last_seq: int) -> bool:

@@ -21,6 +21,14 @@ NEWS_MAXLEN = 100_000
 WAKE_TTL_S = 120
 
 
+_RUN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
+
+
+def is_run_id(text: str) -> bool:
+    """Whether this may be the id of a run: what someone else wrote into Redis may be anything."""
+    return _RUN_ID.match(text) is not None
+
+
 def events(run_id: str) -> str:
     return f"{PREFIX}:run:{run_id}:events"
 

@@ -265,14 +265,14 @@ def test_a_supervisor_that_died_before_the_start_starts_nothing(ran: Path) -> No
 
 def test_children_that_end_with_the_agent_are_no_leftovers() -> None:
     """Codex ends its commands and exits before they are gone."""
-    with Guarded("sh", "-c", "sleep 600 & child=$!; (kill $child) & exit 0") as guard:
+    with Guarded("sh", "-c", "sleep 600 & kill $!; exit 0") as guard:
         assert isinstance(guard.hear(), Started)
         assert guard.hear() == Exited(0, None)
         assert guard.hear() == Gone("exited", ())
 
 
 def test_leftovers_are_told_once_and_end() -> None:
-    with Guarded("sh", "-c", "setsid sleep 600 & exit 0") as guard:
+    with Guarded("sh", "-c", "setsid sleep 600 & until grep -qs sleep /proc/$!/comm; do :; done; exit 0") as guard:
         assert isinstance(guard.hear(), Started)
         assert guard.hear() == Exited(0, None)
         match guard.hear():

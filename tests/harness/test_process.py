@@ -317,10 +317,11 @@ def test_what_outlives_the_agent_is_named_and_ended(run: Run, guard_id: str, tmp
     """Also under a name that makes /proc/PID/stat hard to read."""
     daemon = tmp_path / "a) S 1 (b"
     daemon.symlink_to("/bin/sleep")
+    script = 'setsid "$0" 600 & until grep -qs "a) S" /proc/$!/comm; do :; done; exit 4'
 
     async def main() -> None:
         agent = Agent(guard_id)
-        process = await agent.start("sh", "-c", 'setsid "$0" 600 & exit 4', str(daemon))
+        process = await agent.start("sh", "-c", script, str(daemon))
         ended = await process.wait()
         assert (ended.exit_code, ended.reason) == (4, "exited")
         assert [process.name for process in ended.leftovers] == ["a) S 1 (b"]
@@ -430,9 +431,12 @@ def test_a_frozen_guard_never_blocks_the_supervisor(run: Run, guard_id: str) -> 
         os.kill(process.guard_pid, signal.SIGSTOP)
         for _ in range(5_000):
             process.extend_deadline(boottime_ns() + FAR, boottime_ns() + FAR)
+        with suppress(BlockingIOError):  # the last bytes of room, too few for a deadline
+            while True:
+                os.write(process._control, b"\n")
         process.stop(5)
         os.kill(process.guard_pid, signal.SIGCONT)
-        assert (await process.wait()).signal == signal.SIGTERM
+        assert (await process.wait()).reason == "supervisor_gone"
         process.extend_deadline(1, 1)
         process.stop(5)
 
@@ -456,9 +460,12 @@ def test_wait_returns_although_a_stranger_holds_the_agents_output_open(run: Run,
         agent = Agent(guard_id)
         process = await agent.start("sh", "-c", "echo ready; exec sleep 600")
         await agent.ready()
-        with open(f"/proc/{process.pid}/fd/1", "wb"):
+        with open(f"/proc/{process.pid}/fd/1", "wb", buffering=0) as held:
             process.stop(5)
+            await until(lambda: state(process.guard_pid) == "")
+            held.write(b"late\n")
             assert (await process.wait()).reason == "stopped"
+            assert agent.stdout == b"ready\nlate\n"
 
     run(main())
 
@@ -557,7 +564,7 @@ async def test_sweep_ends_a_frozen_guard_with_its_tree(guard_id: str) -> None:
     await agent.ready()
     os.kill(process.guard_pid, signal.SIGSTOP)
     killed = await sweep({"CODY_RUN_ID": guard_id, "CODY_FENCE": "1"})
-    assert {process.guard_pid, process.pid} <= set(killed) | {process.pid}
+    assert process.guard_pid in killed
     assert alive(guard_id) == []
     assert (await process.wait()).reason == "guard_died"
 

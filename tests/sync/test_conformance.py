@@ -1,4 +1,4 @@
-"""The kit passes what keeps the contract, and fails each adapter that is broken on purpose, by the scenario of its fault."""
+"""The kit passes what keeps the contract, and fails what is broken on purpose by the scenario of its fault."""
 
 from __future__ import annotations
 

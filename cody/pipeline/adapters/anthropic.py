@@ -133,7 +133,8 @@ class AnthropicAdapter(Translator[RawMessageStreamEvent]):
     def _count(self, usage: object) -> Iterator[Payload]:
         """Take in what message_start or message_delta tells: figures are cumulative, and absent ones still hold."""
         told = object_of(usage)
-        known = {name: count_of(told[name]) for name in (*_PROMPT_COUNTS, "output_tokens") if told.get(name) is not None}
+        names = (*_PROMPT_COUNTS, "output_tokens")
+        known = {name: count_of(told[name]) for name in names if told.get(name) is not None}
         if known:
             self._counts |= known
             yield UsageUpdate(usage=self._usage())

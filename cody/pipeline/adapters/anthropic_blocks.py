@@ -69,19 +69,9 @@ def block_of(data: dict[str, Any], id: str) -> Block | None:
             return None
 
 
-def awaits_output(block: Block) -> bool:
-    """Whether the client is to run the call."""
-    return bool(block.data["type"] == "tool_use")
-
-
 def _output(id: str, data: dict[str, Any]) -> FunctionCallOutput:
     content = data.get("content")
     failed = data.get("is_error") is True or text_of(object_of(content).get("type")).endswith("_error")
     texts = [text_of(part.get("text")) for part in objects_of(content) if part.get("type") == "text"]
-    if isinstance(content, str):
-        output = content
-    else:
-        output = "\n".join(texts) if texts else json_text(content)
-    return FunctionCallOutput(
-        id=id, origin="system", call_id=data["tool_use_id"], output=output, success=not failed
-    )
+    output = content if isinstance(content, str) else "\n".join(texts) or json_text(content)
+    return FunctionCallOutput(id=id, origin="system", call_id=data["tool_use_id"], output=output, success=not failed)

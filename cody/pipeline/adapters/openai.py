@@ -42,8 +42,8 @@ from cody.contracts.stream_events import (
 )
 from cody.pipeline.adapters.base import Translator, whole_item
 from cody.pipeline.adapters.openai_items import PART_BREAK, custom_input, read_item
-from cody.pipeline.json_values import count_of, object_of, objects_of, text_of
 from cody.pipeline.adapters.openai_problems import problem_of_code
+from cody.pipeline.json_values import count_of, object_of, objects_of, text_of
 from cody.pipeline.problems import malformed_chunk
 
 _READ = frozenset(

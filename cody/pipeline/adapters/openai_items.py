@@ -123,7 +123,7 @@ def _output(data: dict[str, Any], id: str, call_id: str) -> FunctionCallOutput:
     """What came of a call; a provider's own tools may tell only that they are done."""
     told = [data.get(name) for name in ("output", "outputs", "results", "error")]
     texts = [value if isinstance(value, str) else json_text(value) for value in told if value is not None]
-    success = data.get("error") is None and data.get("status") in {None, "completed"}
+    success = data.get("error") is None and data.get("status") in (None, "completed")
     return FunctionCallOutput(id=id, origin="system", call_id=call_id, output="\n".join(texts), success=success)
 
 

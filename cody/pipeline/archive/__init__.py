@@ -64,10 +64,6 @@ __all__ = [
 log = get_logger()
 
 
-class _CameSecond(Exception):
-    """Ends a transaction whose first statement found that another process had written before."""
-
-
 class Archive:
     """One database. Opened (and migrated) by the first call that needs it; close it with `aclose`.
 
@@ -139,13 +135,8 @@ class Archive:
     async def record(self, run_id: str, before: Cursor, batch: RunBatch) -> bool:
         """Add a batch and move the cursor, together; False, and nothing written, when the cursor is not `before`."""
         now = utc_text(time.time_ns() // 1_000_000)
-        try:
-            async with self._writing(f"archive run {run_id}") as connection:
-                if not await projection.record(connection, run_id, before, batch, now=now):
-                    raise _CameSecond
-        except _CameSecond:
-            return False
-        return True
+        async with self._writing(f"archive run {run_id}") as connection:
+            return await projection.record(connection, run_id, before, batch, now=now)
 
     async def heads(self, run_ids: Sequence[str]) -> dict[str, RunHead]:
         """Status and last number of those of these runs that are archived."""

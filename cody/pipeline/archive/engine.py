@@ -110,10 +110,11 @@ def make_engine(url: URL, *, pooled: bool = True, busy_timeout_s: float = BUSY_T
     """An engine, not connected yet. Raises ConfigurationError for options of the URL that are not known."""
     pool: dict[str, Any] = {"poolclass": NullPool}
     if pooled:
-        pool = {"pool_size": MAX_CONNECTIONS, "max_overflow": 0, "pool_pre_ping": True}
+        pool = {"pool_size": MAX_CONNECTIONS, "max_overflow": 0}
     if url.get_backend_name() == "postgresql":
         bare, arguments = _postgresql(url)
-        return create_async_engine(bare, connect_args=arguments, **pool)
+        # Asked before use: after a restart of the server every kept connection is dead.
+        return create_async_engine(bare, connect_args=arguments, pool_pre_ping=True, **pool)
     engine = create_async_engine(url, connect_args={"timeout": busy_timeout_s}, **pool)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
@@ -192,6 +193,6 @@ def _require_features(connection: sqlite3.Connection) -> None:
     modules = {row[0] for row in connection.execute("PRAGMA module_list")}
     if sqlite3.sqlite_version_info < SQLITE_OLDEST or "fts5" not in modules:
         raise ConfigurationError(
-            f"this Python's SQLite ({sqlite3.sqlite_version}) is older than 3.35 or has no FTS5: use another Python, or "
-            "a PostgreSQL by DATABASE_URL"
+            f"this Python's SQLite ({sqlite3.sqlite_version}) is older than 3.35 or has no FTS5: use another Python, "
+            "or a PostgreSQL by DATABASE_URL"
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cody.contracts.run import RunSnapshot, TurnRecord
@@ -90,13 +90,14 @@ FenceVerdict = FenceRaised | FenceRegressed
 
 async def cursor(connection: AsyncConnection, run_id: str) -> Cursor:
     """Where the projection of a run stands; that of an unknown run is the beginning."""
-    turns = TURNS.c.run_id == run_id
-    statement = select(
-        PROJECTIONS,
-        select(RUNS.c.status).where(RUNS.c.run_id == run_id).scalar_subquery().label("status"),
-        select(func.min(TURNS.c.turn)).where(turns, TURNS.c.status == "running").scalar_subquery().label("open"),
-        select(func.max(TURNS.c.turn)).where(turns).scalar_subquery().label("last_turn"),
-    ).where(PROJECTIONS.c.run_id == run_id)
+    newest = select(func.max(TURNS.c.turn)).where(TURNS.c.run_id == run_id).scalar_subquery()
+    is_newest = and_(TURNS.c.run_id == PROJECTIONS.c.run_id, TURNS.c.turn == newest)
+    statement = (
+        select(PROJECTIONS, RUNS.c.status, TURNS.c.turn, TURNS.c.status.label("turn_status"))
+        .join_from(PROJECTIONS, RUNS, RUNS.c.run_id == PROJECTIONS.c.run_id, isouter=True)
+        .join(TURNS, is_newest, isouter=True)
+        .where(PROJECTIONS.c.run_id == run_id)
+    )
     row = (await connection.execute(statement)).one_or_none()
     if row is None:
         return Cursor()
@@ -107,7 +108,8 @@ async def cursor(connection: AsyncConnection, run_id: str) -> Cursor:
         known_seq=row.known_seq,
         halted_reason=row.halted_reason,
         status=row.status,
-        first_open_turn=row.open or (row.last_turn or 0) + 1,
+        # A turn begins when the one before has ended: only the newest may still change.
+        first_open_turn=row.turn if row.turn_status == "running" else (row.turn or 0) + 1,
     )
 
 

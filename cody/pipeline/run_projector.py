@@ -1,0 +1,206 @@
+"""Keeps the archive equal to what Redis has of every run, from the news that every commit leaves.
+
+A notification only names a run; its cursor in SQL says where to go on. Rows and cursor are written in one transaction
+that is refused when another projector moved the cursor meanwhile, and only then is the notification acknowledged:
+doubled ones, lost replies, a projector killed at any point, and two of them at once all lead to the same rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from structlog import get_logger
+
+from cody.contracts.run import TurnRecord
+from cody.errors import StoreUnavailable
+from cody.pipeline.archive import Archive, ArchiveRefused, ArchiveUnavailable, Cursor, HaltedRun, RunBatch
+from cody.pipeline.run_steps import Step, ended_at, has_turns_after, is_behind, next_step, read_turns, turns_due
+from cody.store.archive_news import ArchiveNews, Lag, News
+from cody.store.archive_source import ArchiveSource
+from cody.store.meta import MetaCorrupt
+
+log = get_logger()
+
+READ_NEWS = 1_000
+FIRST_EVENTS = 100
+MAX_EVENTS = 1_000
+BATCH_BYTES = 8 << 20
+"""A batch is meant to be no larger than this; an event can be some 100 KB, and XRANGE can only count."""
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How often the projector does what."""
+
+    gather_s: float = 0.25
+    """Between two rounds: the commits of a busy run become one transaction, and a burst leaves time to others."""
+    block_ms: int = 5_000
+    claim_every_s: float = 30.0
+    claim_idle_ms: int = 60_000
+    """A notification that was given out so long ago and is not acknowledged belongs to a projector that died."""
+    sweep_every_s: float = 600.0
+
+
+class RunProjector:
+    """Projects runs, turns and events. Any number of them may work on the same Redis and the same database."""
+
+    def __init__(
+        self,
+        news: ArchiveNews,
+        source: ArchiveSource,
+        archive: Archive,
+        *,
+        run_ttl_s: int,
+        consumer: str | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """`run_ttl_s`: how long Redis keeps a run that has ended, from when the archive has all of it."""
+        self.consumer = consumer or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._news = news
+        self._source = source
+        self._archive = archive
+        self._run_ttl_s = run_ttl_s
+        self._pace = pace or Pace()
+        self._held: dict[str, list[str]] = {}
+        """Notifications that are in work, by run."""
+        self._counts: dict[str, int] = {}
+        """How many events to read of a run that is in the middle of a backlog."""
+        self._next_claim_s = 0.0
+        self._next_sweep_s = 0.0
+
+    async def run(self) -> None:
+        """Project until cancelled. While Redis or SQL is away it waits, and acknowledges nothing."""
+        backoff_s = 0.0
+        while True:
+            try:
+                await self._round()
+            except (StoreUnavailable, ArchiveUnavailable) as error:
+                if backoff_s == 0.0:
+                    log.warning("archive.waiting", error=error.message, held=len(self._held))
+                backoff_s = min(MAX_BACKOFF_S, max(FIRST_BACKOFF_S, backoff_s * 2))
+                await asyncio.sleep(backoff_s)
+                continue
+            if backoff_s:
+                log.info("archive.resumed")
+                backoff_s = 0.0
+
+    async def lag(self) -> Lag:
+        """How much news is not archived yet. Raises StoreUnavailable."""
+        return await self._news.lag()
+
+    async def halted(self) -> list[HaltedRun]:
+        """Runs whose projection has stopped for good, and why. Raises ArchiveUnavailable."""
+        return await self._archive.halted()
+
+    async def sweep(self) -> int:
+        """Archive what no notification told of, in all runs of the index; the number of such runs."""
+        cursor, behind = 0, 0
+        while True:
+            cursor, listed = await self._source.listed(cursor)
+            heads = await self._archive.heads([run.run_id for run in listed])
+            for run in listed:
+                if is_behind(run, heads.get(run.run_id)):
+                    behind += 1
+                    while not await self.project(run.run_id):
+                        pass
+            if cursor == 0:
+                return behind
+
+    async def project(self, run_id: str) -> bool:
+        """Archive the next batch of a run; True when there is no more of it for now.
+
+        Raises StoreUnavailable, ArchiveUnavailable: then nothing changed, or all of the batch is in.
+        """
+        cursor = await self._archive.cursor(run_id)
+        try:
+            return await self._project(run_id, cursor)
+        except MetaCorrupt as error:
+            return cursor.halted_reason is not None or await self._halt(run_id, cursor, error.message)
+        except ArchiveRefused as error:
+            if cursor.halted_reason is not None:
+                log.error("archive.run_refused", run_id=run_id, error=error.message)
+                return True
+            return await self._halt(run_id, cursor, f"the database refuses it: {error.message}")
+
+    async def _project(self, run_id: str, cursor: Cursor) -> bool:
+        count = self._counts.get(run_id, FIRST_EVENTS)
+        reading = await self._source.read(run_id, from_id=cursor.last_event_id, count=count + 1)
+        step = next_step(run_id, cursor, reading)
+        if step is not None:
+            due = turns_due(cursor, step)
+            turns, unreadable = read_turns(run_id, due, await self._source.turn_records(run_id, due))
+            step = replace(step, halt=step.halt or unreadable)
+            if not await self._record(run_id, cursor, step, turns):
+                # Another projector moved the cursor: look again.
+                return False
+            if step.halt is None and (step.more or has_turns_after(due, step, turns)):
+                self._counts[run_id] = _next_count(step, count)
+                return False
+        self._counts.pop(run_id, None)
+        last_seq = ended_at(reading)
+        if last_seq is not None:
+            await self._source.expire(run_id, ttl_s=self._run_ttl_s, last_seq=last_seq)
+        return True
+
+    async def _round(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._next_sweep_s:
+            found = await self.sweep()
+            self._next_sweep_s = loop.time() + self._pace.sweep_every_s
+            if found:
+                log.info("archive.swept", runs=found)
+        if not self._held:
+            await self._take_news()
+        ready_s = loop.time() + self._pace.gather_s
+        while self._held:
+            # One batch each in turn: a run with a long backlog does not hold up the others.
+            for run_id in list(self._held):
+                if await self.project(run_id):
+                    await self._news.ack(self._held[run_id])
+                    del self._held[run_id]
+        await asyncio.sleep(max(0.0, ready_s - loop.time()))
+
+    async def _take_news(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._next_claim_s:
+            self._hold(await self._news.claim_stale(self.consumer, min_idle_ms=self._pace.claim_idle_ms))
+            self._next_claim_s = loop.time() + self._pace.claim_every_s
+        block_ms = 1 if self._held else self._pace.block_ms
+        self._hold(await self._news.read(self.consumer, count=READ_NEWS, block_ms=block_ms))
+
+    def _hold(self, news: list[News]) -> None:
+        for one in news:
+            self._held.setdefault(one.run_id, []).append(one.id)
+
+    async def _record(self, run_id: str, cursor: Cursor, step: Step, turns: Sequence[TurnRecord]) -> bool:
+        batch = RunBatch(
+            run=step.run,
+            known_seq=step.known_seq,
+            events=step.events,
+            turns=turns,
+            documents=step.documents,
+            halted_reason=step.halt,
+        )
+        done = await self._archive.record(run_id, cursor, batch)
+        if done and step.halt is not None and cursor.halted_reason is None:
+            log.error("archive.run_halted", run_id=run_id, last_seq=cursor.last_seq, reason=step.halt)
+        return done
+
+    async def _halt(self, run_id: str, cursor: Cursor, reason: str) -> bool:
+        """Stop a projection that can't go on; False when another projector came first."""
+        return await self._record(run_id, cursor, Step(None, cursor.known_seq, halt=reason), [])
+
+
+def _next_count(step: Step, count: int) -> int:
+    """How many events to read next, so that they are some BATCH_BYTES when they are like these."""
+    size = sum(len(event.payload) for event in step.events)
+    if size == 0:
+        return count
+    return max(1, min(MAX_EVENTS, len(step.events) * BATCH_BYTES // size))

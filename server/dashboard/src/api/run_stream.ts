@@ -1,0 +1,172 @@
+// A run's events as they come. A lost connection is taken up behind the last event; nothing is missing or twice.
+//
+// Not EventSource: it hides the status of a refusal, so a 401 and a 410 would look like a server that is away.
+
+import { type RunEvent, readEvent } from './contracts'
+import { ApiError, refusal, signedIn } from './http'
+import { type Frame, SseParser } from './sse'
+
+export type StreamState =
+  | { kind: 'connecting' }
+  | { kind: 'live' }
+  | { kind: 'lost'; reason: string; sinceMs: number }
+  | { kind: 'signed-out' }
+  | { kind: 'ended' }
+  | { kind: 'refused'; message: string }
+
+export interface StreamListener {
+  events(batch: RunEvent[]): void
+  state(state: StreamState): void
+  /** The server no longer keeps the events after the last one that was given; it goes on with the oldest it has. */
+  trimmed(): void
+}
+
+const FIRST_WAIT_MS = 500
+const LONGEST_WAIT_MS = 5_000
+/** Three keepalives of the server's default: after that a connection that looks open is not. */
+const SILENCE_MS = 45_000
+
+class Lost extends Error {}
+
+export class RunStream {
+  private lastId: string | null = null
+  private waitMs = FIRST_WAIT_MS
+  private lostSinceMs: number | null = null
+  private stopped = false
+  private connection = new AbortController()
+  private wake: () => void = () => {}
+
+  constructor(
+    private readonly runId: string,
+    private readonly listener: StreamListener,
+  ) {}
+
+  start(): void {
+    addEventListener('online', this.hurry)
+    document.addEventListener('visibilitychange', this.hurry)
+    void this.follow()
+  }
+
+  stop(): void {
+    this.stopped = true
+    removeEventListener('online', this.hurry)
+    document.removeEventListener('visibilitychange', this.hurry)
+    this.connection.abort()
+    this.wake()
+  }
+
+  /** Try again now instead of when the wait is over. */
+  readonly hurry = (): void => this.wake()
+
+  private async follow(): Promise<void> {
+    this.listener.state({ kind: 'connecting' })
+    while (!this.stopped) {
+      try {
+        await this.connect()
+        this.listener.state({ kind: 'ended' })
+        return
+      } catch (error) {
+        if (this.stopped || this.settled(error)) return
+      }
+      await this.pause()
+    }
+  }
+
+  /** What a failure means; true when trying again can't help. */
+  private settled(error: unknown): boolean {
+    if (error instanceof ApiError) {
+      if (error.status === 410 || error.code === 'stream_trimmed') {
+        this.lastId = null
+        this.waitMs = 0
+        this.listener.trimmed()
+        return false
+      }
+      if (error.status === 401) {
+        this.listener.state({ kind: 'signed-out' })
+        return false
+      }
+      if (error.status === 400 || error.status === 403 || error.status === 404) {
+        this.listener.state({ kind: 'refused', message: error.message })
+        return true
+      }
+    }
+    this.lostSinceMs ??= Date.now()
+    const reason = error instanceof ApiError || error instanceof Lost ? error.message : 'the server does not answer'
+    this.listener.state({ kind: 'lost', reason, sinceMs: this.lostSinceMs })
+    return false
+  }
+
+  private async pause(): Promise<void> {
+    const waitMs = this.waitMs * (0.5 + Math.random() / 2)
+    this.waitMs = Math.min(LONGEST_WAIT_MS, Math.max(FIRST_WAIT_MS, this.waitMs * 2))
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, waitMs)
+      this.wake = () => {
+        clearTimeout(timer)
+        resolve()
+      }
+    })
+    this.wake = () => {}
+  }
+
+  /** Returns at the run's end; everything else is raised. */
+  private async connect(): Promise<void> {
+    this.connection = new AbortController()
+    const response = await fetch(`/api/runs/${this.runId}/stream${this.lastId ? '' : '?from=0'}`, {
+      headers: { Accept: 'text/event-stream', ...(this.lastId ? { 'Last-Event-ID': this.lastId } : {}) },
+      credentials: 'same-origin',
+      cache: 'no-store',
+      signal: this.connection.signal,
+    })
+    if (!response.ok) throw await refusal(response)
+    if (!response.body) throw new Lost('the server sent no stream')
+    signedIn.set(true)
+    this.lostSinceMs = null
+    this.listener.state({ kind: 'live' })
+    await this.read(response.body)
+  }
+
+  private async read(body: ReadableStream<Uint8Array>): Promise<void> {
+    const parser = new SseParser()
+    const decoder = new TextDecoder()
+    const reader = body.getReader()
+    for (;;) {
+      const silence = setTimeout(() => this.connection.abort(), SILENCE_MS)
+      const { done, value } = await reader.read().finally(() => clearTimeout(silence))
+      if (done) throw new Lost('the server closed the stream')
+      if (this.stopped) return
+      if (this.take(parser.feed(decoder.decode(value, { stream: true })))) return
+    }
+  }
+
+  /** Hands the events on; true when the frames say that the run has ended. */
+  private take(frames: Frame[]): boolean {
+    const batch: RunEvent[] = []
+    let ended = false
+    let failure: ApiError | null = null
+    for (const frame of frames) {
+      if (frame.event === 'error') failure = frameError(frame.data)
+      else if (frame.data === '[DONE]') ended = true
+      else {
+        if (frame.id) this.lastId = frame.id
+        const event = readEvent(frame.data)
+        if (event) batch.push(event)
+      }
+    }
+    if (batch.length) {
+      this.waitMs = FIRST_WAIT_MS
+      this.listener.events(batch)
+    }
+    if (failure) throw failure
+    return ended
+  }
+}
+
+function frameError(data: string): ApiError {
+  try {
+    const { error } = JSON.parse(data) as { error: { code: string; message: string } }
+    return new ApiError(200, error.code, error.message)
+  } catch {
+    return new ApiError(200, 'unreadable', 'the stream ended with an error that can not be read')
+  }
+}
