@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     state_dir: Annotated[Path, Field(validation_alias=_names("CODY_STATE_DIR"))] = Field(
         default_factory=lambda: platformdirs.user_state_path("cody")
     )
+    token: Annotated[str | None, Field(min_length=16, validation_alias=_names("CODY_TOKEN"))] = None
+    """The token that the CLI sends and the server takes as its local one; null = the one in the state folder."""
     workspace_roots: Annotated[tuple[Path, ...], NoDecode, Field(validation_alias=_names("CODY_WORKSPACE_ROOTS"))] = ()
     allow_danger: Annotated[bool, Field(validation_alias=_names("CODY_ALLOW_DANGER"))] = False
     codex_bin: Annotated[str | None, Field(validation_alias=_names("CODY_CODEX_BIN"))] = None
@@ -84,7 +86,7 @@ class Settings(BaseSettings):
     def _split_lines(cls, value: object) -> object:
         return tuple(line for line in value.splitlines() if line) if isinstance(value, str) else value
 
-    @field_validator("redis_url", "redis_server", "codex_bin", "url", "secret_key", mode="before")
+    @field_validator("redis_url", "redis_server", "codex_bin", "url", "secret_key", "token", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -136,7 +138,11 @@ def load_settings(**flags: Any) -> Settings:
 def process_secrets(settings: Settings) -> list[Secret]:
     """What must appear in nothing that this process writes: the secrets of its environment, and the configured ones."""
     configured = [Secret("CODY_REDACT", value) for value in settings.redact]
-    own = [Secret("CODY_SECRET_KEY", settings.secret_key)] if settings.secret_key else []
+    own = [
+        Secret(name, value)
+        for name, value in (("CODY_SECRET_KEY", settings.secret_key), ("CODY_TOKEN", settings.token))
+        if value
+    ]
     return [*secrets_of(os.environ), *configured, *own]
 
 

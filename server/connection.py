@@ -73,10 +73,9 @@ class ServerConfig(uvicorn.Config):
 
 
 class HttpConnection(HttpToolsProtocol):
-    """Bounded headers, errors in our shape, an abort that does not wait for the reader, and a disconnect that is always
-    noticed."""
+    """Bounded headers, errors in our shape, and what `Connection` promises."""
 
-    # uvicorn's class has as many attributes as Python keeps in a shared layout: with one more a connection costs 1.5 KB.
+    # uvicorn's class has as many attributes as Python keeps in a shared layout: one more costs 1.5 KB a client.
     __slots__ = ("_call_when_lost", "_in_head", "_message_bytes", "_running")
 
     config: ServerConfig
@@ -121,11 +120,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        # uvicorn tells only the newest of pipelined requests; a stream that one was pipelined behind would never end.
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
-        self.pipeline.clear()
+        # uvicorn itself tells only the newest of pipelined requests: a stream before it would never know.
         if self._call_when_lost is not None:
             self._call_when_lost()
         self.config.on_connections(len(self.connections))

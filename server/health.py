@@ -23,7 +23,7 @@ class HealthEndpoints:
 
     def table(self) -> list[Endpoint]:
         return [
-            Endpoint("GET", "/healthz", self.alive),
+            Endpoint("GET", "/healthz", self.alive, scope=None),
             Endpoint("GET", "/readyz", self.ready),
             Endpoint("GET", "/metrics", self.metrics),
         ]

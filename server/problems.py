@@ -13,6 +13,7 @@ from cody.errors import CodyError, InvalidRequest
 
 STATUS_BY_CODE: Mapping[str, int] = {
     "invalid_request": 400,
+    "secret_unreadable": 409,
     "forbidden": 403,
     "not_found": 404,
     "conflict": 409,

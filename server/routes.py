@@ -10,8 +10,10 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from cody.contracts.audit import TokenScope
 from cody.contracts.wire import Wire
-from cody.errors import NotFound
+from cody.errors import Forbidden, NotFound
+from server.auth import caller_of
 from server.problems import printable
 from server.query import Query, query_of
 
@@ -28,9 +30,15 @@ class Endpoint:
     parameters: frozenset[str] = field(default=frozenset())
     streams: bool = False
     """The answer takes as long as the client likes: its duration says nothing."""
+    scope: TokenScope | None = "read"
+    """What the caller's token must allow; None = nobody is asked who they are."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
+        if self.scope is not None:
+            caller = caller_of(scope)
+            if not caller.may(self.scope):
+                raise Forbidden(f"this needs scope {self.scope}; the token {caller.name!r} has {caller.scope}")
         answer = await self.handler(request, query_of(scope["query_string"], self.parameters))
         await answer(scope, receive, send)
 

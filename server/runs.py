@@ -11,7 +11,9 @@ from starlette.types import ASGIApp
 from cody.contracts.run import ControlAction, ControlRequest, ReasonRequest, StartRunRequest
 from cody.errors import NotFound
 from harness.service import RunService
+from server.auth import caller_of
 from server.body import json_body, optional_json_body
+from server.limits import Counted, Limits
 from server.output import OpenedLog, OutputAnswer
 from server.problems import invalid_fields, printable
 from server.query import MAX_OFFSET, Query, run_status, text, whole_number
@@ -31,20 +33,22 @@ _TURN_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
 class RunEndpoints:
-    def __init__(self, service: RunService, streams: OpenStreams) -> None:
+    def __init__(self, service: RunService, streams: OpenStreams, limits: Limits) -> None:
         self._service = service
+        self._limits = limits
         self._streams = streams
 
     def table(self) -> list[Endpoint]:
         return [
-            Endpoint("POST", f"{RUNS}/continuous", self.start),
+            Endpoint("POST", f"{RUNS}/continuous", self.start, scope="control"),
+            Endpoint("POST", f"{RUNS}/preview", self.preview, scope="control"),
             Endpoint("GET", RUNS, self.page, frozenset({"limit", "status", "epicId", "cursor"})),
             Endpoint("GET", RUN, self.snapshot),
             Endpoint("GET", f"{RUN}/status", self.snapshot),
-            Endpoint("POST", f"{RUN}/control", self.control),
-            Endpoint("POST", f"{RUN}/pause", self._action("pause")),
-            Endpoint("POST", f"{RUN}/resume", self._action("resume")),
-            Endpoint("POST", f"{RUN}/cancel", self._action("cancel")),
+            Endpoint("POST", f"{RUN}/control", self.control, scope="control"),
+            Endpoint("POST", f"{RUN}/pause", self._action("pause"), scope="control"),
+            Endpoint("POST", f"{RUN}/resume", self._action("resume"), scope="control"),
+            Endpoint("POST", f"{RUN}/cancel", self._action("cancel"), scope="control"),
             Endpoint("GET", f"{RUN}/stream", self.stream, frozenset({"from"}), streams=True),
             Endpoint("GET", f"{RUN}/turns", self.turns),
             Endpoint("GET", TURN, self.turn),
@@ -56,6 +60,10 @@ class RunEndpoints:
         key = _idempotency_key(request)
         answer = await self._service.start(await json_body(request, StartRunRequest), idempotency_key=key)
         return json_answer(answer, 202, {"Location": f"{RUNS}/{answer.run_id}"})
+
+    async def preview(self, request: Request, query: Query) -> Response:
+        """The prompt that such a run would begin with; starts nothing."""
+        return json_answer(await self._service.preview(await json_body(request, StartRunRequest)))
 
     async def page(self, request: Request, query: Query) -> Response:
         found = await self._service.page(
@@ -85,7 +93,8 @@ class RunEndpoints:
         run_id = _run_id(request)
         start = request.headers.get("last-event-id") or query.get("from", "0")
         cursor = await self._service.open_stream(run_id, start)
-        return EventStream(run_id, lambda: self._service.follow(run_id, cursor), self._streams)
+        closed = self._limits.open_stream(caller_of(request.scope).name)
+        return Counted(EventStream(run_id, lambda: self._service.follow(run_id, cursor), self._streams), closed)
 
     async def turns(self, request: Request, query: Query) -> Response:
         return json_answer(await self._service.turns(_run_id(request)))

@@ -61,7 +61,7 @@ async def _serve_site(
     streams = OpenStreams(service, keepalive_s=settings.sse_keepalive_s)
     idle = _idle_exit(settings, service, stop)
     config = ServerConfig(
-        build_app(service, site, streams),
+        build_app(service, site, streams, settings),
         on_connections=idle.connections if idle else lambda count: None,
     )
     async with _running(streams), _serving(HttpServer(config), bound, site) as (server, serving):

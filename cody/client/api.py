@@ -41,10 +41,15 @@ class CodyClient:
     Conflict, InvalidRequest, StoreUnavailable, ...), and ApiError for what has no class.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        """`url`: the base address, such as http://127.0.0.1:8899. Connects to nothing yet."""
+    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
+        """`url`: the base address, such as http://127.0.0.1:8899; `token` goes with every request. Connects to nothing yet."""
         self.url = url.rstrip("/")
-        self._http = httpx2.AsyncClient(base_url=self.url, timeout=timeout_s, trust_env=not is_loopback(self.url))
+        self._http = httpx2.AsyncClient(
+            base_url=self.url,
+            timeout=timeout_s,
+            trust_env=not is_loopback(self.url),
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+        )
 
     async def __aenter__(self) -> Self:
         return self

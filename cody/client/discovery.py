@@ -8,6 +8,7 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from cody.settings import Settings
+from cody.tokens import TokenStore
 
 PROBE_TIMEOUT_S = 3.0
 """A server on this machine answers within milliseconds; a stopped one accepts the connection and never answers."""
@@ -44,6 +45,13 @@ async def find_server(settings: Settings) -> str | None:
         if await answers_as_cody(url):
             return url
     return None
+
+
+def token_for(settings: Settings, url: str) -> str | None:
+    """The token to send there: CODY_TOKEN, or the state folder's own; that one never leaves this machine."""
+    if settings.token is not None:
+        return settings.token
+    return TokenStore(settings.state_dir).local_value() if is_loopback(url) else None
 
 
 def is_loopback(url: str) -> bool:

@@ -1,0 +1,92 @@
+"""Getting in: one-time links and sessions for browsers; tokens and the audit log for administrators."""
+
+from __future__ import annotations
+
+import asyncio
+from http.cookies import SimpleCookie
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from cody.contracts.audit import AuditPage, CreateTokenRequest, LinkAnswer, NewToken, Nothing, TokenInfo, TokenPage
+from cody.tokens import TokenStore
+from server.audit import AuditLog
+from server.auth import LINK_LIFETIME_S, SESSION_LIFETIME_S, Sessions, caller_of, session_cookie
+from server.body import json_body, optional_json_body
+from server.guards import Site
+from server.query import Query, text, whole_number
+from server.routes import Endpoint, json_answer
+
+LISTED_AT_MOST = 1_000
+
+
+class AccessEndpoints:
+    def __init__(self, tokens: TokenStore, sessions: Sessions, audit: AuditLog, site: Site) -> None:
+        self._tokens = tokens
+        self._sessions = sessions
+        self._audit = audit
+        self._site = site
+
+    def table(self) -> list[Endpoint]:
+        return [
+            Endpoint("GET", "/enter", self.enter, frozenset({"code"}), scope=None),
+            Endpoint("POST", "/api/session/link", self.link, scope="read"),
+            Endpoint("POST", "/api/session/leave", self.leave, scope="read"),
+            Endpoint("GET", "/api/tokens", self.list_tokens, scope="admin"),
+            Endpoint("POST", "/api/tokens", self.create, scope="admin"),
+            Endpoint("POST", "/api/tokens/{name}/rotate", self.rotate, scope="admin"),
+            Endpoint("POST", "/api/tokens/{name}/revoke", self.revoke, scope="admin"),
+            Endpoint("GET", "/api/audit", self.audit, frozenset({"limit"}), scope="admin"),
+        ]
+
+    async def link(self, request: Request, query: Query) -> Response:
+        """A link for one browser. What it leads to may do no more than who asked for it."""
+        await optional_json_body(request, Nothing)
+        code = self._sessions.link(caller_of(request.scope))
+        answer = LinkAnswer(url=f"{self._site.url}/enter?code={code}", valid_for_sec=int(LINK_LIFETIME_S))
+        return json_answer(answer, 201)
+
+    async def enter(self, request: Request, query: Query) -> Response:
+        """Exchange the code of a link for a session, and go to the dashboard."""
+        value = self._sessions.enter(text(query, "code") or "")
+        return RedirectResponse("/", 303, {"set-cookie": self._cookie(value, int(SESSION_LIFETIME_S))})
+
+    async def leave(self, request: Request, query: Query) -> Response:
+        """End the browser's session."""
+        await optional_json_body(request, Nothing)
+        value = session_cookie(request.scope["headers"], self._sessions.cookie_name)
+        if value is not None:
+            self._sessions.leave(value)
+        return Response(status_code=204, headers={"set-cookie": self._cookie("", 0)})
+
+    def _cookie(self, value: str, max_age_s: int) -> str:
+        cookie: SimpleCookie = SimpleCookie()
+        cookie[self._sessions.cookie_name] = value
+        made = cookie[self._sessions.cookie_name]
+        made["path"], made["httponly"], made["samesite"], made["max-age"] = "/", True, "Strict", max_age_s
+        return made.OutputString()
+
+    async def list_tokens(self, request: Request, query: Query) -> Response:
+        found = [TokenInfo(name=one.name, scope=one.scope, created_at=one.created_at) for one in self._tokens.records()]
+        return json_answer(TokenPage(tokens=found))
+
+    async def create(self, request: Request, query: Query) -> Response:
+        asked = await json_body(request, CreateTokenRequest)
+        value = await asyncio.to_thread(self._tokens.create, asked.name, asked.scope)
+        return json_answer(NewToken(name=asked.name, scope=asked.scope, token=value), 201)
+
+    async def rotate(self, request: Request, query: Query) -> Response:
+        await optional_json_body(request, Nothing)
+        name = str(request.path_params["name"])
+        value = await asyncio.to_thread(self._tokens.rotate, name)
+        scope = next(one.scope for one in self._tokens.records() if one.name == name)
+        return json_answer(NewToken(name=name, scope=scope, token=value))
+
+    async def revoke(self, request: Request, query: Query) -> Response:
+        await optional_json_body(request, Nothing)
+        await asyncio.to_thread(self._tokens.revoke, str(request.path_params["name"]))
+        return Response(status_code=204)
+
+    async def audit(self, request: Request, query: Query) -> Response:
+        limit = whole_number(query, "limit", default=100, at_least=1, at_most=LISTED_AT_MOST)
+        return json_answer(AuditPage(entries=await asyncio.to_thread(self._audit.newest, limit)))

@@ -1,0 +1,159 @@
+"""Who makes a request, and what they may: a bearer token, or the session of a browser that came in by a one-time link.
+
+Everything but PUBLIC is behind it, static files and streams too. A token is never taken from a URL: URLs are logged, kept in
+histories, and sent along as referrers.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from http.cookies import CookieError, SimpleCookie
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cody.errors import Forbidden
+from cody.tokens import Caller, TokenStore, digest
+from cody.tokens import Scope as TokenScope
+from server.limits import Limits
+from server.problems import HttpError
+
+PUBLIC = frozenset({"/healthz", "/enter"})
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+LINK_LIFETIME_S = 120.0
+SESSION_LIFETIME_S = 12 * 3600.0
+MAX_SESSIONS = 1_000
+MAX_LINKS = 100
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+
+class Unauthorized(HttpError):
+    code = "unauthorized"
+    status = 401
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    caller: Caller
+    until: float
+
+
+@dataclass
+class Sessions:
+    """One-time links and the sessions that they become; in memory: a restart of the server ends them all.
+
+    Both are found by the hash of a random secret: how long a look-up takes tells nothing of the secret.
+    """
+
+    port: int
+    clock: Callable[[], float] = time.monotonic
+    _links: dict[str, _Entry] = field(default_factory=dict)
+    _sessions: dict[str, _Entry] = field(default_factory=dict)
+
+    @property
+    def cookie_name(self) -> str:
+        """Browsers share cookies between the ports of a host; the name keeps two servers apart."""
+        return f"cody_session_{self.port}"
+
+    def link(self, caller: Caller) -> str:
+        """A code that is good once, for a short time; the session may do what its maker may, but never more than control."""
+        _drop_old(self._links, self.clock(), MAX_LINKS)
+        code = secrets.token_urlsafe(32)
+        scope: TokenScope = "control" if caller.may("control") else "read"
+        self._links[digest(code)] = _Entry(Caller(f"session:{caller.name}", scope), self.clock() + LINK_LIFETIME_S)
+        return code
+
+    def enter(self, code: str) -> str:
+        """The cookie's value for this code, which is used up; raises Unauthorized."""
+        entry = self._links.pop(digest(code), None)
+        if entry is None or entry.until < self.clock():
+            raise Unauthorized("this link was used already or is too old: `cody dashboard` prints a new one")
+        _drop_old(self._sessions, self.clock(), MAX_SESSIONS)
+        value = secrets.token_urlsafe(32)
+        self._sessions[digest(value)] = _Entry(entry.caller, self.clock() + SESSION_LIFETIME_S)
+        return value
+
+    def find(self, value: str) -> Caller | None:
+        """Whose session this is."""
+        entry = self._sessions.get(digest(value))
+        return entry.caller if entry is not None and entry.until >= self.clock() else None
+
+    def leave(self, value: str) -> None:
+        """End the session."""
+        self._sessions.pop(digest(value), None)
+
+
+def _drop_old(entries: dict[str, _Entry], now: float, most: int) -> None:
+    for key in [key for key, entry in entries.items() if entry.until < now]:
+        del entries[key]
+    while len(entries) >= most:
+        del entries[next(iter(entries))]
+
+
+class Gate:
+    """ASGI middleware: what is behind it knows its caller (`scope["state"]["caller"]`)."""
+
+    def __init__(self, app: ASGIApp, tokens: TokenStore, sessions: Sessions, limits: Limits) -> None:
+        self._app = app
+        self._tokens = tokens
+        self._sessions = sessions
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] not in PUBLIC:
+            caller = self._caller(scope)
+            self._limits.admit(caller.name)
+            scope["state"]["caller"] = caller
+        await self._app(scope, receive, send)
+
+    def _caller(self, scope: Scope) -> Caller:
+        """Raises Unauthorized; Forbidden for a session's change without the Origin that every browser sends with one."""
+        headers: Headers = scope["headers"]
+        given = [value for name, value in headers if name == b"authorization"]
+        if given:
+            caller = self._bearer(given)
+        else:
+            caller = self._session(headers)
+            if caller and scope["method"] not in SAFE_METHODS and not any(name == b"origin" for name, _ in headers):
+                raise Forbidden("a change by a browser's session needs its Origin header")
+        if caller is None:
+            raise Unauthorized(
+                "this needs a token: send `Authorization: Bearer TOKEN` (the CLI reads its own from the state folder), or "
+                "open the link that `cody dashboard` prints",
+                headers={"WWW-Authenticate": 'Bearer realm="cody"'},
+            )
+        return caller
+
+    def _bearer(self, given: list[bytes]) -> Caller | None:
+        kind, _, value = given[0].decode("latin-1").partition(" ")
+        if len(given) != 1 or kind.lower() != "bearer" or not value.strip():
+            return None
+        return self._tokens.find(value.strip())
+
+    def _session(self, headers: Headers) -> Caller | None:
+        value = session_cookie(headers, self._sessions.cookie_name)
+        return self._sessions.find(value) if value else None
+
+
+def session_cookie(headers: Headers, name: str) -> str | None:
+    """The session cookie's value; None when there is none, or more than one."""
+    found: list[str] = []
+    for header, raw in headers:
+        if header != b"cookie":
+            continue
+        try:
+            cookie = SimpleCookie(raw.decode("latin-1"))
+        except CookieError:
+            continue
+        if name in cookie:
+            found.append(cookie[name].value)
+    return found[0] if len(found) == 1 else None
+
+
+def caller_of(scope: Scope) -> Caller:
+    """Who makes this request; only behind the gate."""
+    found: Caller = scope["state"]["caller"]
+    return found
