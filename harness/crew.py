@@ -7,8 +7,9 @@ import contextlib
 import random
 import socket
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -32,12 +33,15 @@ from harness.journal import now_ms
 from harness.leases import LeaseKeeper
 from harness.ownership import Ownership, Shared
 from harness.slots import Slots
+from harness.verdict import restart_delay_s
 from harness.worker import RunWorker
 
 log = get_logger()
 
 SCANS_PER_TTL = 3
 SHUTDOWN_SLACK_S = 5.0
+KEPT_REASONS = 50
+TASK_RESTART_S = 1.0
 
 
 class Crew:
@@ -49,6 +53,9 @@ class Crew:
         self._url = url
         self._redis = redis
         self._settings = settings
+        self.halted: dict[str, str] = {}
+        """Runs that this process had to let go of because of their record in Redis, and why: the last of them."""
+        self._troubles: dict[str, _Trouble] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dispatcher: Dispatcher | None = None
         self._slots = Slots(settings.concurrency, self._resize)
@@ -81,12 +88,12 @@ class Crew:
         ) as dispatcher:
             crew._dispatcher = dispatcher
             tasks = [
-                asyncio.create_task(work, name=name)
+                asyncio.create_task(_keep_going(name, work), name=name)
                 for name, work in {
-                    "leases": crew._shared.keeper.run(),
-                    "controls": crew._shared.controls.run(),
-                    "dispatch": dispatcher.run(),
-                    "scan": crew._scan(),
+                    "leases": crew._shared.keeper.run,
+                    "controls": crew._shared.controls.run,
+                    "dispatch": dispatcher.run,
+                    "scan": crew._scan,
                 }.items()
             ]
             try:
@@ -121,7 +128,7 @@ class Crew:
 
     async def _execute(self, run_id: str) -> None:
         """What docket gave us to do: own the run for as long as it works, is paused, or waits."""
-        if not self._leaving:
+        if not self._leaving and not self._is_put_off(run_id):
             await asyncio.shield(self.take(run_id))
 
     async def _scan(self) -> None:
@@ -131,15 +138,32 @@ class Crew:
             try:
                 with store_calls("look for runs without an owner"):
                     for run in await runs.unowned(self._redis):
-                        await self.submit(run.run_id, run.fence)
+                        if not self._is_put_off(run.run_id):
+                            await self.submit(run.run_id, run.fence)
             except StoreUnavailable as error:
                 log.warning("crew.scan_failed", error=error.message)
             await asyncio.sleep(interval_s * random.uniform(0.8, 1.0))  # noqa: S311  # hosts must not scan in step
 
     def _forget(self, run_id: str, task: asyncio.Task[None]) -> None:
         self._tasks.pop(run_id, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("run.left", run_id=run_id, error=f"{type(error).__name__}: {error}"[:500])
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            self._troubles.pop(run_id, None)
+            return
+        log.error("run.left", run_id=run_id, error=f"{type(error).__name__}: {error}"[:500])
+        if isinstance(error, StoreUnavailable):
+            return
+        self.halted.pop(run_id, None)
+        self.halted[run_id] = error.message if isinstance(error, CodyError) else type(error).__name__
+        if len(self.halted) > KEPT_REASONS:
+            del self.halted[next(iter(self.halted))]
+        count = self._troubles[run_id].count + 1 if run_id in self._troubles else 1
+        self._troubles[run_id] = _Trouble(count, asyncio.get_running_loop().time() + restart_delay_s(count))
+
+    def _is_put_off(self, run_id: str) -> bool:
+        """Taking this run has failed again and again: not yet once more."""
+        trouble = self._troubles.get(run_id)
+        return trouble is not None and asyncio.get_running_loop().time() < trouble.not_before_s
 
     def _resize(self) -> None:
         if self._dispatcher is not None:
@@ -189,12 +213,34 @@ class Crew:
         if not isinstance(claim, Claim):
             return
         ownership = Ownership(self._shared, run_id, claim, before_ns, leaving=lambda: self._leaving)
+        hand_on = False
         try:
             await ownership.work()
+            # A run that could not be worked on waits for the next scan.
+            hand_on = not ownership.ended
         finally:
             self._shared.keeper.remove(run_id)
             with contextlib.suppress(StoreUnavailable):
                 with store_calls("give a lock back"):
                     released = await leases.release(self._redis, run_id, worker_id=self.worker_id)
-                if released and not ownership.ended:
+                if released and hand_on:
                     await self.submit(run_id, claim.fence)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    """How often in a row a run could not be worked on here, and until when it is left alone (the loop's clock)."""
+
+    count: int
+    not_before_s: float
+
+
+async def _keep_going(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    """Do this until cancelled: a defect in one of these tasks must not silently end what all runs need."""
+    while True:
+        try:
+            await work()
+            return
+        except Exception:
+            log.exception("crew.task_failed", task=name)
+            await asyncio.sleep(TASK_RESTART_S)

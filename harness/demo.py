@@ -28,6 +28,7 @@ from cody.contracts.run import RunConfig, RunSnapshot, StartRunRequest
 from cody.errors import CodyError, ConfigurationError
 from cody.logs import configure_logs
 from cody.settings import Settings, agent_environment, load_settings
+from cody.tokens import TokenStore
 from harness import findings
 from harness.probe import run_probe
 from harness.replay.codex_home import write_codex_home
@@ -51,6 +52,8 @@ examples:
 exit codes: 0 the run ended by its stop file and the project's tests pass, 1 not so, 2 wrong usage, 130 Ctrl-C
 """
 
+REPLAY_KEY = "REPLAY_API_KEY"
+"""Names that begin with CODY_ are refused in a run's environment."""
 MAX_TURNS = 6
 """The recording needs three; a real model may need another, and must not need more."""
 LOOP_DELAY_S = 0.5
@@ -191,7 +194,7 @@ async def _model(demo: Demo, arguments: argparse.Namespace) -> AsyncIterator[Mod
         yield Model(words, arguments.model, {}, own)
         return
     async with ReplayServer("demo", delay_factor=1 / arguments.speed) as replay:
-        run_env = write_codex_home(demo.codex_home, replay.base_url)
+        run_env = write_codex_home(demo.codex_home, replay.base_url, env_key=REPLAY_KEY)
         yield Model("a recording, played back on this machine: no key, no network", None, run_env, {})
 
 
@@ -256,7 +259,7 @@ async def _watch(demo: Demo, model: Model, url: str) -> RunSnapshot:
         loop_delay_sec=LOOP_DELAY_S,
         env=dict(model.run_env),
     )
-    async with CodyClient(url) as client:
+    async with CodyClient(url, token=TokenStore(demo.state_dir).local_value()) as client:
         answer = await client.start(StartRunRequest(epic_id="current-epic", config=config))
         watched = await watch(client, answer.meta, make_screen(json=False), from_="0", interactive=False)
     if watched.outcome != "ended":

@@ -25,6 +25,12 @@ class AgentStartError(CodyError):
     code: ClassVar[str] = "agent_start_failed"
 
 
+class AgentStartCutOff(AgentStartError):
+    """Not the program's fault: its guard was killed, or its time was over before it ran. Another try is worth it."""
+
+    code: ClassVar[str] = "agent_start_cut_off"
+
+
 @dataclass(frozen=True)
 class Launch:
     """`argv[0]` is a path, or a name for the PATH of `env`. `env` is all of the environment. `stdin` is a file."""
@@ -72,11 +78,11 @@ def start_error(launch: Launch, failure: SpawnFailed | GuardFailed | None, reaso
                 text, details={"program": program, "cwd": str(launch.cwd), "errno": name, "stage": stage}
             )
         case GuardFailed(message):
-            return AgentStartError(f"The guard of {program!r} failed at the start: {message}. Try again.")
+            return AgentStartCutOff(f"The guard of {program!r} failed at the start: {message}. Try again.")
         case _ if reason == "guard_died":
-            return AgentStartError(f"The guard of {program!r} was killed before {program!r} ran. Try again.")
+            return AgentStartCutOff(f"The guard of {program!r} was killed before {program!r} ran. Try again.")
         case _:
-            return AgentStartError(f"{program!r} was not started, it was to end before it ran ({reason}).")
+            return AgentStartCutOff(f"{program!r} was not started, it was to end before it ran ({reason}).")
 
 
 def _folder_text(launch: Launch, number: int) -> str:

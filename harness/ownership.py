@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,11 @@ from typing import cast
 from redis.asyncio import Redis
 from structlog import get_logger
 
+from cody.contracts.lifecycle import TRANSITIONS
 from cody.contracts.run import TERMINAL, AgentName, RunConfig, RunError, RunStatus, TurnRecord
-from cody.contracts.run_events import RunFailed, RunRecovered, TurnInterrupted
+from cody.contracts.run_events import RunCancelled, RunFailed, RunRecovered, TurnInterrupted
 from cody.contracts.wire import epoch_ms, utc_text
-from cody.errors import CodyError, Fenced, NotFound, StoreUnavailable
+from cody.errors import CodyError, Fenced, NotFound, SequenceGap, StoreUnavailable
 from cody.redaction import Redactor, Secret, secrets_of
 from cody.sealing import Sealer
 from cody.settings import Settings
@@ -24,8 +24,8 @@ from cody.store.availability import store_calls
 from cody.store.leases import Claim
 from cody.store.reader import Entry, StreamReader
 from harness import epic
-from harness.agents.base import Agent
-from harness.journal import Journal, now_ms
+from harness.agents.base import Agent, Body
+from harness.journal import Journal, JournalBroken, StoreCorrupt, StoreLost, now_ms
 from harness.leases import Lease, LeaseKeeper
 from harness.process import ProcessesLeft, sweep
 from harness.slots import Slot, Slots
@@ -81,17 +81,20 @@ class Ownership:
         shared = self._shared
         with store_calls(f"read run {self._run_id}"):
             fields = await runs.fields(shared.redis, self._run_id)
+            last_seq = _number(self._run_id, fields, "lastSeq")
         spool = Spool(shared.settings.runs_dir / self._run_id / f"spool-{self._claim.fence}")
-        last_seq = int(fields.get("lastSeq", 0))
         journal = Journal(shared.redis, self._run_id, fence=self._claim.fence, last_seq=last_seq, spool=spool)
         try:
             await self._work(journal, fields)
+            if journal.failure is not None and not isinstance(journal.failure, Fenced):
+                raise journal.failure
         finally:
             await journal.close()
 
     async def _work(self, journal: Journal, fields: Mapping[str, str]) -> None:
-        shared, state = self._shared, self._state(fields)
+        shared = self._shared
         try:
+            state = self._state(fields)
             config = meta.config_of(self._run_id, fields)
             config = config.model_copy(update={"env": shared.sealer.open_env(config.env)})
             redactor = shared.redactor(config)
@@ -114,10 +117,10 @@ class Ownership:
                 redactor=redactor,
                 kept=fields,
             )
-            if state.broken_starts > RESTART_BUDGET:
+            if state.broken_starts > RESTART_BUDGET and state.status == "running":
                 await self._fail(journal, fields, restarts_exhausted(state.broken_starts, "worker_lost"))
                 return
-        except (ProcessesLeft, StoreUnavailable, Fenced) as error:
+        except (ProcessesLeft, StoreUnavailable, Fenced, StoreLost, StoreCorrupt, SequenceGap, JournalBroken) as error:
             # Not by us, or not now: another try comes with the next scan.
             log.error("run.not_taken_up", run_id=self._run_id, error=error.message)
             raise
@@ -127,19 +130,30 @@ class Ownership:
             return
         worker = RunWorker(state, journal, turns, Slot(shared.slots), worker_id=shared.worker_id, host=shared.host)
         lease.on_lost = lambda: worker.leave("fenced")
+        if lease.lost:
+            # While the run was made ready, a sweep can take seconds.
+            worker.leave("fenced")
         await self._listen_and_run(worker, fields.get("ctlCursor", "0-0"))
         self.ended = state.status in TERMINAL
 
     def _state(self, fields: Mapping[str, str]) -> RunState:
+        # The status that the worker before us knew; control messages after its cursor lead on from there.
+        status = fields.get("workerStatus", "queued")
+        if status not in TRANSITIONS:
+            raise meta.MetaCorrupt(f"the meta of run {self._run_id} can't be read: {status!r} is no status")
+        try:
+            stats = meta.stats_of(fields)
+        except ValueError as error:
+            text = str(error)[:200]
+            raise meta.MetaCorrupt(f"the meta of run {self._run_id} can't be read: {text}") from None
         return RunState(
             run_id=self._run_id,
-            # The status that the worker before us knew; control messages after its cursor lead on from there.
-            status=cast(RunStatus, fields.get("workerStatus", "queued")),
-            stats=meta.stats_of(fields),
-            turns_begun=int(fields.get("currentTurn", 0)),
+            status=status,
+            stats=stats,
+            turns_begun=_number(self._run_id, fields, "currentTurn"),
             end_ttl_s=self._shared.settings.run_ttl_s,
             reason=fields.get("reason"),
-            broken_starts=int(fields.get("brokenStarts", 0)),
+            broken_starts=_number(self._run_id, fields, "brokenStarts"),
         )
 
     async def _fail(self, journal: Journal, fields: Mapping[str, str], failure: RunError) -> None:
@@ -147,8 +161,10 @@ class Ownership:
         status = cast(RunStatus, fields["status"])
         ended = {**meta.error_fields(failure), "finishedAt": utc_text(now_ms()), "pid": ""}
         log.error("run.unworkable", run_id=self._run_id, code=failure.code, error=failure.message)
+        target: RunStatus = "cancelled" if status == "cancelling" else "failed"
+        body: Body = RunCancelled(reason="error") if status == "cancelling" else RunFailed(error=failure)
         self.ended = await journal.transition(
-            status, "failed", [RunFailed(error=failure)], meta=ended, end_ttl_s=self._shared.settings.run_ttl_s
+            status, target, [body], meta=ended, end_ttl_s=self._shared.settings.run_ttl_s
         )
 
     async def _recover(self, journal: Journal, fields: Mapping[str, str], state: RunState) -> None:
@@ -158,12 +174,17 @@ class Ownership:
         log.info("run.recovered", run_id=self._run_id, fence=fence, from_worker=before, killed=killed)
         journal.emit(RunRecovered(from_worker=before, to_worker=self._shared.worker_id, fence=fence))
         journal.set({"pid": ""})
-        with contextlib.suppress(NotFound), store_calls(f"read turn {state.turns_begun}"):
-            record = await runs.turn_record(self._shared.redis, self._run_id, state.turns_begun)
-            if record.status == "running":
-                self._record_broken(journal, record)
-                state.broken_starts += 1
-                journal.set({"brokenStarts": state.broken_starts})
+        try:
+            with store_calls(f"read turn {state.turns_begun}"):
+                record = await runs.turn_record(self._shared.redis, self._run_id, state.turns_begun)
+        except NotFound:
+            return
+        except ValueError as error:
+            raise meta.MetaCorrupt(f"turn {state.turns_begun} of run {self._run_id} can't be read: {error}") from None
+        if record.status == "running":
+            self._record_broken(journal, record)
+            state.broken_starts += 1
+            journal.set({"brokenStarts": state.broken_starts})
 
     def _record_broken(self, journal: Journal, record: TurnRecord) -> None:
         now = now_ms()
@@ -189,3 +210,11 @@ class Ownership:
         finally:
             shared.controls.unfollow(key)
             del shared.workers[self._run_id]
+
+
+def _number(run_id: str, fields: Mapping[str, str], name: str) -> int:
+    """A field that counts; raises MetaCorrupt."""
+    text = fields.get(name, "0")
+    if not (text.isascii() and text.isdigit()):
+        raise meta.MetaCorrupt(f"the meta of run {run_id} can't be read: {name} is {text[:40]!r}")
+    return int(text)

@@ -35,6 +35,7 @@ from cody.settings import Settings, process_secrets
 from cody.store import control, meta, runs, subscribers
 from cody.store.availability import store_calls
 from cody.store.connection import ServerFacts, StoreServer, check, connect, open_store_server
+from cody.store.embedded import EmbeddedServer
 from cody.store.events import Frame
 from harness import epic, prompt
 from harness.crew import Crew
@@ -46,6 +47,7 @@ log = get_logger()
 
 NO_STORE = "there is no Redis: CODY_EMBEDDED_REDIS is off and REDIS_URL is not set. Set REDIS_URL, or let Cody start a server of its own"
 LOW_DISK_BYTES = 200 << 20
+SERVER_RESTART_S = 2.0
 SUBSCRIBER_TTL_KEEPALIVES = 3
 
 
@@ -93,7 +95,7 @@ class RunService:
             yield cls(settings, None)
             return
         try:
-            async with _parts(settings, server) as parts:
+            async with _kept_running(server), _parts(settings, server) as parts:
                 yield cls(settings, parts)
         finally:
             await server.aclose()
@@ -260,6 +262,7 @@ class RunService:
                     degraded.append(facts.degraded)
             except CodyError as error:
                 checks["redis"], ready = error.message, False
+            degraded += [f"run {run_id} was halted: {reason}" for run_id, reason in self._parts.crew.halted.items()]
         free = shutil.disk_usage(self._settings.state_dir).free
         checks["disk"] = f"ok ({free >> 20} MiB free)"
         if free < LOW_DISK_BYTES:
@@ -285,3 +288,29 @@ async def _parts(settings: Settings, server: StoreServer) -> AsyncIterator[_Open
         tailing.cancel()
         await asyncio.gather(tailing, return_exceptions=True)
         await redis.aclose()
+
+
+@asynccontextmanager
+async def _kept_running(server: StoreServer) -> AsyncIterator[None]:
+    """An embedded server that dies is started again, on the same socket and data; any other is its owner's."""
+    if server.embedded is None:
+        yield
+        return
+    restarting = asyncio.create_task(_restart(server.embedded), name="embedded server")
+    try:
+        yield
+    finally:
+        restarting.cancel()
+        await asyncio.gather(restarting, return_exceptions=True)
+
+
+async def _restart(embedded: EmbeddedServer) -> None:
+    while True:
+        log.error("store.server_died", exit_code=await embedded.wait_exit())
+        while True:
+            try:
+                await embedded.start()
+                break
+            except (CodyError, OSError) as error:
+                log.error("store.restart_failed", error=str(error)[:500])
+                await asyncio.sleep(SERVER_RESTART_S)

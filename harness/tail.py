@@ -29,6 +29,8 @@ RING_FRAMES = 4_096
 RING_BYTES = 8 << 20
 CATCH_UP = 1_000
 RETRY_S = 0.2
+WATCH_S = 5.0
+"""How soon readers learn that Redis has lost what they were given."""
 START = "0-0"
 
 
@@ -40,6 +42,8 @@ class Tail:
         self.floor = id_tuple(floor_id)
         """The ring holds every event after this id."""
         self.subscribers = 0
+        self.lost = False
+        """Redis has lost events that are in this tail: it was wiped, or set back to an older state."""
         self._ring: list[Frame] = []
         self._bytes = 0
         self._base = 0
@@ -58,6 +62,19 @@ class Tail:
             self._bytes += len(one.sse)
         if len(self._ring) > RING_FRAMES or self._bytes > RING_BYTES:
             self._shorten()
+        self._wake()
+
+    @property
+    def newest(self) -> tuple[int, int]:
+        """The id of the last event that was read."""
+        return id_tuple(self._ring[-1].id) if self._ring else self.floor
+
+    def lose(self) -> None:
+        """Nothing contiguous can come any more: tell everyone."""
+        self.lost = True
+        self._wake()
+
+    def _wake(self) -> None:
         pulse, self._pulse = self._pulse, asyncio.get_running_loop().create_future()
         pulse.set_result(None)
 
@@ -105,7 +122,32 @@ class TailHub:
 
     async def run(self) -> None:
         """Read for all tails until cancelled."""
-        await self._reader.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._reader.run())
+            tasks.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        """A blocking read says nothing when its stream is deleted: look, for all tails at once, whether they still are."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            read = [(tail, tail.newest) for tail in self._tails.values()]
+            try:
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for tail, _ in read:
+                        pipe.xrevrange(keys.events(tail.run_id), count=1)
+                    kept = await pipe.execute(raise_on_error=False)
+            except (RedisError, OSError, TimeoutError):
+                continue
+            for (tail, newest), entries in zip(read, kept, strict=True):
+                if isinstance(entries, list) and newest > (id_tuple(entries[0][0].decode()) if entries else (0, 0)):
+                    log.error("tail.events_lost", run_id=tail.run_id, readers=tail.subscribers)
+                    self._drop(tail)
+                    tail.lose()
+
+    def _drop(self, tail: Tail) -> None:
+        if self._tails.get(tail.run_id) is tail:
+            del self._tails[tail.run_id]
+            self._reader.unfollow(keys.events(tail.run_id))
 
     async def open(self, run_id: str, start: str) -> Cursor:
         """Where to begin: '0' = the oldest kept, '$' = only new events, else after that id.
@@ -144,9 +186,8 @@ class TailHub:
 
     def _leave(self, tail: Tail) -> None:
         tail.subscribers -= 1
-        if tail.subscribers == 0 and self._tails.get(tail.run_id) is tail:
-            del self._tails[tail.run_id]
-            self._reader.unfollow(keys.events(tail.run_id))
+        if tail.subscribers == 0:
+            self._drop(tail)
 
     async def follow(self, run_id: str, cursor: Cursor) -> AsyncIterator[list[Frame]]:
         """Batches of events after the cursor, each event once and in order, until the terminal one.
@@ -187,6 +228,12 @@ class TailHub:
                 return await self._contiguous(tail.run_id, cursor, live)
             if live is None:
                 cursor.position = None
+            elif tail.lost:
+                raise StreamTrimmed(
+                    f"Redis has lost events of run {tail.run_id} that you were given (wiped, or set back to an older "
+                    "state): start again with from=0",
+                    earliest_event_id="0",
+                )
             else:
                 await tail.changed()
 

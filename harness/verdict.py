@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from cody.contracts.run import CompletionSource, RunConfig, RunError, RunStats, RunStatus
 
-
 RESTART_BUDGET = 5
 """Breaks in a row after which a run fails; a turn that ends by itself starts the count anew."""
 MAX_RESTART_DELAY_S = 60.0

@@ -34,7 +34,7 @@ from cody.store import meta
 from cody.store.control import ControlMessage
 from harness.agents.base import Body
 from harness.journal import Journal, Meta, now_ms
-from harness.launch import AgentStartError
+from harness.launch import AgentStartCutOff
 from harness.slots import Slot
 from harness.turn import BROKEN, InterruptReason, Turn, TurnEnd, TurnMaker
 from harness.verdict import (
@@ -264,9 +264,8 @@ class RunWorker:
         """What cut the turn off that nobody asked for; None when it ended by itself, or was told to end."""
         if end.interrupted in BROKEN:
             return end.interrupted
-        if end.error is not None and end.error.code == AgentStartError.code and not self._turns.lease.is_fresh:
-            # Its guard started it no more: the lease ran out while the turn was made ready.
-            return "lease_expired"
+        if end.error is not None and end.error.code == AgentStartCutOff.code:
+            return "agent_start_cut_off"
         return None
 
     def _count_breaks(self, count: int) -> None:

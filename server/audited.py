@@ -24,7 +24,7 @@ class Audited:
         self._audit = audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] in SAFE_METHODS:
+        if scope["method"] in SAFE_METHODS or "caller" not in scope["state"]:
             await self._app(scope, receive, send)
             return
         status = 500

@@ -11,7 +11,7 @@ from cody.cli.status_bar import status_text
 from cody.cli.tables import snapshot_table
 from cody.cli.terminal import is_interactive, print_json, print_table, stderr_console, stdout_console
 from cody.cli.watching import Watched, watch
-from cody.client import CodyClient, ServerUnreachable, find_server
+from cody.client import CodyClient, ServerUnreachable, find_server, token_for
 from cody.contracts.run import RunSnapshot, StartRunRequest
 from cody.settings import Settings
 
@@ -20,7 +20,7 @@ async def start_run(settings: Settings, request: StartRunRequest, *, detach: boo
     """The work of `cody run`; the exit code."""
     errors = stderr_console()
     url = await ensure_server(settings, errors)
-    async with CodyClient(url) as client:
+    async with CodyClient(url, token=token_for(settings, url)) as client:
         answer = await client.start(request)
         if detach:
             if json:
@@ -42,7 +42,7 @@ async def connect(settings: Settings) -> CodyClient:
             f"no Cody server answers at {where}: start one with `cody serve`, or just `cody run`. "
             f"Its state folder would be {settings.state_dir}"
         )
-    return CodyClient(url)
+    return CodyClient(url, token=token_for(settings, url))
 
 
 async def watch_run(client: CodyClient, settings: Settings, run: RunSnapshot, *, from_: str, json: bool) -> int:

@@ -25,6 +25,10 @@ MAX_TEXT = 4096
 
 _NUL = "\x00"
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_OWN_NAMES = frozenset(
+    "CODY_RUN_ID CODY_TURN CODY_FENCE CODY_GUARD_ID CODY_EPIC_DIR CODY_HARNESS_DIR CODY_STOP_FILE CODY_TOKEN "
+    "CODY_SECRET_KEY".split()
+)
 _LOADER_NAME = re.compile(
     r"(?:LD_|DYLD_|_RLD_|GCONV_PATH$|LOCPATH$|NODE_OPTIONS$|NODE_PATH$|BASH_ENV$|ENV$|ZDOTDIR$|SHELLOPTS$|BASHOPTS$|PS4$"
     r"|PROMPT_COMMAND$|BASH_FUNC_|PYTHONSTARTUP$|PYTHONPATH$|PYTHONHOME$|PYTHONINSPECT$|PYTHONWARNINGS$|PYTHONBREAKPOINT$"
@@ -144,8 +148,8 @@ class RunConfig(Wire):
                 raise ValueError(
                     f"{name[:80]} changes how programs load, of every program that the agent starts: not allowed"
                 )
-            if name.startswith("CODY_"):
-                raise ValueError(f"{name[:80]}: names that begin with CODY_ are Cody's own")
+            if name in _OWN_NAMES:
+                raise ValueError(f"{name} is Cody's own")
             if _NUL in content:
                 raise ValueError(f"the value of {name} has a NUL byte")
         return value

@@ -28,9 +28,9 @@ log = get_logger()
 
 READ_NEWS = 1_000
 FIRST_EVENTS = 100
-MAX_EVENTS = 1_000
-BATCH_BYTES = 8 << 20
-"""A batch is meant to be no larger than this; an event can be some 100 KB, and XRANGE can only count."""
+MAX_EVENTS = 500
+BATCH_BYTES = 1 << 20
+"""A batch is meant to be no larger than this: XRANGE can only count, and an event may have some 100 KB."""
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 10.0
 

@@ -21,7 +21,6 @@ from cody.store import meta
 from cody.store.archive_source import ListedRun, RawEvent, RunReading
 from cody.store.events import id_tuple
 
-
 MAX_TURNS = 1_000
 """Turn records in one transaction."""
 

@@ -6,6 +6,7 @@ can be typed is an error. A word is a run of letters and digits: `src/foo_bar.py
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -70,7 +71,7 @@ def searchable(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    return [found.group().lower()[:MAX_WORD_CHARS] for found in _WORD.finditer(text)]
+    return [word[:MAX_WORD_CHARS] for word in _WORD.findall(text.lower())]
 
 
 def phrases(query: str) -> list[str]:
@@ -103,7 +104,11 @@ def tsvector(text: str) -> str:
 def snippet(text: str, asked: Iterable[str]) -> tuple[str, list[tuple[int, int]]]:
     """A piece of the text around the first word that was asked for, and where such words are in it."""
     wanted = {word for phrase in asked for word in words(phrase)}
-    found = [match.span() for match in _WORD.finditer(text) if match.group().lower()[:MAX_WORD_CHARS] in wanted]
-    start = max(0, found[0][0] - LEAD_CHARS) if found else 0
+    places = (match.span() for match in _WORD.finditer(text) if wanted.issuperset(words(match.group())))
+    first = next(places, None)
+    if first is None:
+        return text[:SNIPPET_CHARS], []
+    start = max(0, first[0] - LEAD_CHARS)
     end = start + SNIPPET_CHARS
-    return text[start:end], [(a - start, b - start) for a, b in found if a >= start and b <= end]
+    shown = itertools.takewhile(lambda place: place[1] <= end, itertools.chain([first], places))
+    return text[start:end], [(a - start, b - start) for a, b in shown]

@@ -105,7 +105,7 @@ def _of_the_right_type(run_id: str) -> Iterator[None]:
         yield
     except ResponseError as error:
         # Redis is well, and says so every time: waiting for it would hold up every other run.
-        if not str(error).startswith("WRONGTYPE"):
+        if "WRONGTYPE" not in str(error):
             raise
         raise MetaCorrupt(f"a key of run {run_id} holds something that is not Cody's: {error}") from None
 

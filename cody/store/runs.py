@@ -161,19 +161,25 @@ class Unowned:
 
 
 async def unowned(redis: Redis) -> list[Unowned]:
-    """All runs that have not ended and that nobody works on, oldest first; two round trips."""
+    """All runs that have not ended and that nobody works on, oldest first; two round trips.
+
+    A run whose meta can't be read is left out and logged: it must not hide the others.
+    """
     found = cast(Sequence[bytes], await redis.zrange(keys.ACTIVE, 0, -1))
     ids = [raw.decode() for raw in found]
     async with redis.pipeline(transaction=False) as pipe:
         for run_id in ids:
             pipe.exists(keys.lock(run_id))
             pipe.hget(keys.meta(run_id), "fence")
-        answers = await pipe.execute()
-    return [
-        Unowned(run_id, int(fence))
-        for run_id, held, fence in zip(ids, answers[::2], answers[1::2], strict=True)
-        if not held and fence is not None
-    ]
+        answers = await pipe.execute(raise_on_error=False)
+    free: list[Unowned] = []
+    for run_id, held, fence in zip(ids, answers[::2], answers[1::2], strict=True):
+        if isinstance(fence, bytes) and fence.isdigit():
+            if not held:
+                free.append(Unowned(run_id, int(fence)))
+        elif fence is not None:
+            log.warning("run.meta_corrupt", run_id=run_id, error=f"its fence is {fence!r}"[:200])
+    return free
 
 
 async def turn_records(redis: Redis, run_id: str) -> list[TurnRecord]:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import psutil
 
@@ -38,6 +38,17 @@ def environment(state_dir: Path, **extra: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     own = {"CODY_STATE_DIR": str(state_dir), "CODY_PORT": "0", "PYTHONPATH": str(REPOSITORY), "TERM": "xterm-256color"}
     return {**kept, **own, **extra}
+
+
+def read_until(stream: IO[str] | None, wanted: str) -> str:
+    """Lines up to the first that has `wanted` in it; fails when the stream ends before."""
+    assert stream is not None
+    read = ""
+    for line in stream:
+        read += line
+        if wanted in line:
+            return read
+    raise AssertionError(f"{wanted!r} never came:\n{read}")
 
 
 @dataclass

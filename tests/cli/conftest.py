@@ -43,7 +43,7 @@ def server() -> Iterator[CodyServer]:
 
 @pytest.fixture
 async def client(server: CodyServer) -> AsyncIterator[CodyClient]:
-    async with CodyClient(server.url) as opened:
+    async with CodyClient(server.url, token=server.token) as opened:
         yield opened
 
 

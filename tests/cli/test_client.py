@@ -138,7 +138,7 @@ async def test_a_stream_over_many_lost_connections_has_each_event_once(server: C
     run = await OwnedRun.create(store)
     await run.add(400, text_bytes=100)
     lost: list[str | None] = []
-    async with tcp_proxy(server.port) as proxy, CodyClient(proxy.url) as client:
+    async with tcp_proxy(server.port) as proxy, CodyClient(proxy.url, token=server.token) as client:
         # After some events; then in the middle of the headers, of a frame, at once, and after much.
         proxy.cut_after = [5_000, 50, 700, 1, 20_000, 777, 30_000]
         stream = client.stream(run.run_id, on_lost=lost.append)
@@ -166,7 +166,7 @@ async def test_a_server_that_is_killed_and_comes_back_loses_no_event(tmp_path: P
         await run.add(10)
         await redis.aclose()
         seen: list[int] = []
-        async with CodyClient(first.url) as client:
+        async with CodyClient(first.url, token=first.token) as client:
             stream = client.stream(run.run_id)
             async with asyncio.timeout(DEADLINE_S), aclosing(stream):
                 async for _, event in stream:
@@ -192,7 +192,7 @@ async def test_a_server_that_stays_away_is_given_up(tmp_path: Path) -> None:
         redis = server.redis()
         run = await OwnedRun.create(redis)
         await redis.aclose()
-        async with CodyClient(server.url) as client:
+        async with CodyClient(server.url, token=server.token) as client:
             stream = client.stream(run.run_id, give_up_after_s=0.5)
             async with asyncio.timeout(DEADLINE_S), aclosing(stream):
                 assert (await anext(stream))[1].type == "run_queued"
@@ -246,7 +246,7 @@ async def test_from_an_id_and_only_new_ones(client: CodyClient, store: Redis) ->
 async def test_a_silent_connection_is_not_waited_for_without_end(server: CodyServer, store: Redis) -> None:
     run = await OwnedRun.create(store)
     lost = asyncio.Event()
-    async with CodyClient(server.url) as client:
+    async with CodyClient(server.url, token=server.token) as client:
         http = client._http
         stream = follow(http, run.run_id, "0", silence_s=0.2, on_lost=lambda reason: lost.set())
         seen: list[int] = []

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cody.cli import exits
-from tests.cli.command_line import CommandLine
+from tests.cli.command_line import CommandLine, read_until
 from tests.cli.conftest import Agent
 
 FINISH = """
@@ -40,10 +40,7 @@ def start(cody: CommandLine, command: list[str], *options: str) -> str:
 def until(cody: CommandLine, run_id: str, status: str) -> dict[str, Any]:
     """The run, once it is in that state; told by the stream, not by looking again and again."""
     with cody.start("watch", run_id, "--json") as watching:
-        assert watching.stdout is not None
-        for line in watching.stdout:
-            if json.loads(line)["type"] == f"run_{status}":
-                break
+        read_until(watching.stdout, f'"type":"run_{status}"')
         watching.send_signal(signal.SIGINT)
         watching.communicate(timeout=60)
     found: dict[str, Any] = cody.json("show", run_id)["run"]
@@ -212,11 +209,8 @@ def test_a_signal_without_a_terminal_leaves_the_run_to_go_on(
     cody: CommandLine, agent: Agent, repo: Path, number: signal.Signals
 ) -> None:
     with cody.start("run", "--", *agent(HOLD)) as running:
-        assert running.stdout is not None
-        assert running.stderr is not None
-        run_id = running.stderr.readline().split()[1]
-        while "here" not in running.stdout.readline():
-            pass
+        run_id = read_until(running.stderr, "run ").split()[1]
+        read_until(running.stdout, "here")
         running.send_signal(number)
         _, words = running.communicate(timeout=60)
     assert running.returncode == exits.RUN_GOES_ON

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cli.command_line import CommandLine
+from tests.cli.command_line import CommandLine, read_until
 
 
 @pytest.fixture
@@ -52,9 +52,7 @@ def test_the_demo_reaches_its_end_and_leaves_nothing_running(demo: CommandLine) 
 def test_a_demo_that_is_interrupted_ends_what_it_started(demo: CommandLine) -> None:
     # A session of its own: only this process gets the signal, as with `kill`; what it started is for it to end.
     with demo.start("demo", "--replay") as running:
-        assert running.stdout is not None
-        while "turn 1" not in running.stdout.readline():
-            pass
+        read_until(running.stdout, "turn 1")
         os.kill(running.pid, signal.SIGINT)
         _, words = running.communicate(timeout=90)
     assert running.returncode == 130

@@ -14,7 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,21 +38,29 @@ def marked(run_id: str) -> list[int]:
             continue
         with contextlib.suppress(OSError):
             environ = Path(f"/proc/{entry}/environ").read_bytes()
-            if needle in environ.split(b"\0") and Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()[
-                0
-            ] not in (b"Z", b"X"):
+            state = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b")")[2].split()[0]
+            if needle in environ.split(b"\0") and state not in (b"Z", b"X"):
                 found.append(int(entry))
     return found
 
 
 def guards(run_id: str) -> list[int]:
-    """The guards among them."""
-    return [pid for pid in marked(run_id) if _name(pid) == "cody-guard"]
+    """The guards among them; an agent that is forked and has not become its program yet looks like one."""
+    named = {pid for pid in marked(run_id) if _name(pid) == "cody-guard"}
+    return [pid for pid in named if parent(pid) not in named]
 
 
 def agents(run_id: str) -> list[int]:
     """The processes of the run that are no guards."""
-    return [pid for pid in marked(run_id) if _name(pid) != "cody-guard"]
+    found = guards(run_id)
+    return [pid for pid in marked(run_id) if pid not in found]
+
+
+def parent(pid: int) -> int:
+    """The parent's pid; 0 when the process is gone."""
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    return 0
 
 
 def _name(pid: int) -> str:
@@ -222,7 +230,3 @@ def network(number: int) -> Iterator[Network]:
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
 
-
-def clean(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what steers Cody."""
-    return {key: value for key, value in environment.items() if not key.startswith("CODY_") and key != "REDIS_URL"}

@@ -27,7 +27,7 @@ from cody.store.server_binary import find_server_binary
 from harness.service import RunService
 from tests.faults import evidence
 from tests.faults.evidence import Event
-from tests.faults.machines import Machine, marked
+from tests.faults.machines import Machine, marked, parent
 
 TTL_MS = 1_500
 AGENT = Path(__file__).with_name("oracle_agent.py")
@@ -136,8 +136,9 @@ class Stage:
         self.machines.append(made)
         return made
 
-    async def run(self, command: list[str] | None = None, **config: Any) -> Watched:
-        """A run with the oracle for an agent, or another program."""
+    async def run(self, command: list[str] | None = None, *, service: RunService | None = None, **config: Any) -> Watched:
+        """A run with the oracle for an agent, or another program; handed out by the front, or another service."""
+        service = service or self.front
         number = len(self.runs)
         repository = self.folder / f"repo{number}"
         epic = repository / ".cody-harness" / "current-epic"
@@ -156,7 +157,7 @@ class Stage:
                 },
             }
         )
-        run = Watched(self.front, (await self.front.start(request)).run_id, record, done)
+        run = Watched(service, (await service.start(request)).run_id, record, done)
         run.listen()
         self.runs.append(run)
         return run
@@ -209,14 +210,9 @@ async def settled_orphans(run_id: str) -> list[int]:
 
 
 def _is_below(pid: int, ancestor: int) -> bool:
-    while pid > 1:
-        if pid == ancestor:
-            return True
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-        except OSError:
-            return False
-    return False
+    while pid > 1 and pid != ancestor:
+        pid = parent(pid)
+    return pid == ancestor
 
 
 async def until(

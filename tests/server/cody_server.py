@@ -57,8 +57,19 @@ class CodyServer:
         """A client of the server's own Valkey."""
         return connect(f"unix://{self.state_dir}/redis/redis.sock")
 
+    @property
+    def token(self) -> str:
+        """The local token, as the CLI reads it."""
+        return (self.state_dir / "token").read_text(encoding="ascii").strip()
+
+    @property
+    def auth(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
     def client(self, **options: Any) -> httpx2.Client:
-        return httpx2.Client(base_url=self.url, timeout=DEADLINE_S, **options)
+        """Every request carries the local token, unless a test says otherwise."""
+        headers = {**self.auth, **options.pop("headers", {})}
+        return httpx2.Client(base_url=self.url, timeout=DEADLINE_S, headers=headers, **options)
 
     def raw(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         """Send exactly these bytes on a connection of their own; the answer up to its end."""

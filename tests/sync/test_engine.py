@@ -199,6 +199,12 @@ async def test_a_backend_that_refuses_every_write_is_not_asked_for_ever() -> Non
         await worker.advance(taken)
     with pytest.raises(SyncError, match="backend_unavailable"):
         await worker.take(await row_of(storage, job.job_id))
+    storage.refuse = False
+    while taken.state != "verifying":
+        taken = await worker.advance(taken)
+    storage.refuse = True
+    with pytest.raises(SyncError, match="backend_unavailable"):
+        await worker.advance(taken)
     with pytest.raises(SyncError, match="backend_unavailable"):
         await adapter.start("c")
     with pytest.raises(SyncError, match="backend_unavailable"):
@@ -237,6 +243,45 @@ async def test_a_manifest_that_is_none_fails_the_source() -> None:
 async def test_an_id_that_cannot_be_is_refused(conversation_id: str, thread_id: str | None) -> None:
     with pytest.raises(SyncError, match="source_invalid"):
         await MemoryAdapter().start(conversation_id, thread_id)
+
+
+async def test_a_source_that_is_started_while_a_job_ends_does_not_stop_it() -> None:
+    adapter = MemoryAdapter()
+    faulty = FaultyStorage(adapter.bench.storage)
+    gate = faulty.hold("publish")
+    adapter.bench.storage = faulty
+    job = await sealed(adapter)
+    await asyncio.wait_for(gate.reached.wait(), 10)
+    await adapter.start("c")
+    gate.open()
+    end = await adapter.wait_for_terminal(job.job_id)
+    assert (end.state, end.retry_count) == ("succeeded", 0)
+
+
+async def test_a_worker_whose_job_was_cancelled_under_it_has_lost_it() -> None:
+    storage = MemoryStorage()
+    adapter = MemoryAdapter(storage, workers=0)
+    job = await sealed(adapter)
+    worker = Worker(adapter.bench, "w")
+    taken = await worker.take(await row_of(storage, job.job_id))
+    assert taken is not None
+    taken = await worker.advance(taken)
+    assert [chunk.index async for chunk in storage.record(job.job_id)] == [0]
+    await adapter.cancel(job.job_id)
+    assert [chunk async for chunk in storage.record(job.job_id)] == []
+    with pytest.raises(SyncError, match=r"lease_lost.*cancelled"):
+        await worker.advance(taken)
+
+
+async def test_a_worker_that_is_alone_stops_when_all_is_done() -> None:
+    adapter = MemoryAdapter()
+    job = await sealed(adapter)
+    await adapter.wait_for_terminal(job.job_id)
+    workers = {task for task in asyncio.all_tasks() if task.get_name().startswith("sync-worker")}
+    if workers:
+        done, pending = await asyncio.wait(workers, timeout=10)
+        assert done
+        assert not pending
 
 
 async def test_nothing_is_kept_of_what_is_over_but_the_record() -> None:

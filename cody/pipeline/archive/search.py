@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,8 @@ from cody.pipeline.search_text import (
 )
 
 NEWEST = 2**63 - 1
+THREAD_CHARS = 32_768
+"""Cutting more text than this into words takes milliseconds, in which the event loop serves nobody."""
 
 _ADD_SQLITE = text(
     "INSERT INTO search_documents (kind, run_id, turn, seq, response_id, text) "
@@ -51,6 +54,14 @@ async def add_documents(connection: AsyncConnection, documents: Sequence[Documen
     if not documents:
         return
     is_postgresql = connection.dialect.name == "postgresql"
+    if sum(len(document.text) for document in documents) > THREAD_CHARS:
+        rows = await asyncio.to_thread(_rows, documents, is_postgresql)
+    else:
+        rows = _rows(documents, is_postgresql)
+    await connection.execute(_ADD_POSTGRESQL if is_postgresql else _ADD_SQLITE, rows)
+
+
+def _rows(documents: Sequence[Document], is_postgresql: bool) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for document in documents:
         indexed = searchable(document.text)
@@ -63,7 +74,7 @@ async def add_documents(connection: AsyncConnection, documents: Sequence[Documen
             "text": indexed,
         }
         rows.append({**row, "words": tsvector(indexed)} if is_postgresql else row)
-    await connection.execute(_ADD_POSTGRESQL if is_postgresql else _ADD_SQLITE, rows)
+    return rows
 
 
 async def remove_documents_of_response(connection: AsyncConnection, response_id: str) -> None:
