@@ -158,7 +158,7 @@ class Ownership:
 
     async def _fail(self, journal: Journal, fields: Mapping[str, str], failure: RunError) -> None:
         """End a run that can't be worked on."""
-        status = cast(RunStatus, fields["status"])
+        status = cast("RunStatus", fields["status"])
         ended = {**meta.error_fields(failure), "finishedAt": utc_text(now_ms()), "pid": ""}
         log.error("run.unworkable", run_id=self._run_id, code=failure.code, error=failure.message)
         target: RunStatus = "cancelled" if status == "cancelling" else "failed"

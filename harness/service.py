@@ -45,7 +45,10 @@ from harness.tail import Cursor, TailHub
 
 log = get_logger()
 
-NO_STORE = "there is no Redis: CODY_EMBEDDED_REDIS is off and REDIS_URL is not set. Set REDIS_URL, or let Cody start a server of its own"
+NO_STORE = (
+    "there is no Redis: CODY_EMBEDDED_REDIS is off and REDIS_URL is not set. "
+    "Set REDIS_URL, or let Cody start a server of its own"
+)
 LOW_DISK_BYTES = 200 << 20
 SERVER_RESTART_S = 2.0
 SUBSCRIBER_TTL_KEEPALIVES = 3

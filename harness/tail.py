@@ -28,6 +28,10 @@ log = get_logger()
 RING_FRAMES = 4_096
 RING_BYTES = 8 << 20
 CATCH_UP = 1_000
+CATCH_UP_ALL = 10_000
+LEAST_CATCH_UP = 20
+"""Events read at once for a reader that catches up; about so many for all of them, as each holds its own copies. A reader
+that does not read holds on to them, and a thousand such readers must fit in memory."""
 RETRY_S = 0.2
 WATCH_S = 5.0
 """How soon readers learn that Redis has lost what they were given."""
@@ -119,6 +123,8 @@ class TailHub:
         self._reader = StreamReader(url, redis, str(uuid.uuid4()))
         self._tails: dict[str, Tail] = {}
         self._opening = asyncio.Lock()
+        self._catching_up = 0
+        """Readers that hold events of their own."""
 
     async def run(self) -> None:
         """Read for all tails until cancelled."""
@@ -207,7 +213,12 @@ class TailHub:
                 if not batch:
                     return
                 cursor.id, cursor.seq = batch[-1].id, batch[-1].seq
-                yield batch
+                caught_up = int(cursor.position is None)
+                self._catching_up += caught_up
+                try:
+                    yield batch
+                finally:
+                    self._catching_up -= caught_up
                 if batch[-1].terminal:
                     return
         finally:
@@ -241,7 +252,8 @@ class TailHub:
         """Events from Redis up to where the tail begins."""
         if id_tuple(cursor.id) >= tail.floor and not cursor.ended:
             return []
-        found = await events.after(self._redis, tail.run_id, cursor.id, count=CATCH_UP)
+        count = max(LEAST_CATCH_UP, min(CATCH_UP, CATCH_UP_ALL // (self._catching_up + 1)))
+        found = await events.after(self._redis, tail.run_id, cursor.id, count=count)
         if not found and id_tuple(cursor.id) < tail.floor:
             raise StreamTrimmed(f"the events of run {tail.run_id} are no longer kept", earliest_event_id="0")
         return found

@@ -49,15 +49,15 @@ async def redis(valkey_url: str) -> AsyncIterator[Redis]:
 
 async def check_keys(client: Redis) -> None:
     """Fails for a key nobody declared, one without its TTL, or one above its bound."""
-    for raw in cast(list[bytes], await client.keys("*")):
+    for raw in cast("list[bytes]", await client.keys("*")):
         key = raw.decode()
         if keys.is_dockets(key):
             continue
         rule = keys.rule_for(key)
         assert rule is not None, f"key {key} is not declared in cody/store/keys.py"
-        kind = cast(bytes, await client.type(key)).decode()
+        kind = cast("bytes", await client.type(key)).decode()
         assert kind == rule.type, f"{key} is a {kind}"
-        ttl = cast(int, await client.ttl(key))
+        ttl = cast("int", await client.ttl(key))
         if rule.always_ttl:
             assert ttl >= 0, f"{key} has no TTL"
         parts = key.split(":")
@@ -67,7 +67,7 @@ async def check_keys(client: Redis) -> None:
                 assert ttl >= 0, f"{key} of an ended run has no TTL"
         if rule.max_entries is not None:
             sizes = {"stream": client.xlen, "hash": client.hlen, "zset": client.zcard}
-            assert cast(int, await sizes[rule.type](key)) <= rule.max_entries, f"{key} is above its bound"
+            assert cast("int", await sizes[rule.type](key)) <= rule.max_entries, f"{key} is above its bound"
 
 
 @pytest.fixture

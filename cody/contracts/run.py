@@ -26,8 +26,17 @@ MAX_TEXT = 4096
 _NUL = "\x00"
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _OWN_NAMES = frozenset(
-    "CODY_RUN_ID CODY_TURN CODY_FENCE CODY_GUARD_ID CODY_EPIC_DIR CODY_HARNESS_DIR CODY_STOP_FILE CODY_TOKEN "
-    "CODY_SECRET_KEY".split()
+    [
+        "CODY_RUN_ID",
+        "CODY_TURN",
+        "CODY_FENCE",
+        "CODY_GUARD_ID",
+        "CODY_EPIC_DIR",
+        "CODY_HARNESS_DIR",
+        "CODY_STOP_FILE",
+        "CODY_TOKEN",
+        "CODY_SECRET_KEY",
+    ]
 )
 _LOADER_NAME = re.compile(
     r"(?:LD_|DYLD_|_RLD_|GCONV_PATH$|LOCPATH$|NODE_OPTIONS$|NODE_PATH$|BASH_ENV$|ENV$|ZDOTDIR$|SHELLOPTS$|BASHOPTS$|PS4$"

@@ -28,7 +28,7 @@ def object_of(value: Any) -> dict[str, Any]:
     anything may be in any field; in a dict, that is plain to see.
     """
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", by_alias=True, warnings=False)
+        return value.model_dump(mode="json", by_alias=True, exclude_unset=True, warnings=False)
     return value if isinstance(value, dict) else {}
 
 

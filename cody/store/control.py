@@ -40,10 +40,10 @@ async def request(redis: Redis, run_id: str, action: ControlAction, *, reason: s
     """
     default = "manual" if action != "resume" else ""
     for _ in range(20):
-        raw = cast(bytes | None, await redis.hget(keys.meta(run_id), "status"))
+        raw = cast("bytes | None", await redis.hget(keys.meta(run_id), "status"))
         if raw is None:
             raise NotFound(f"no run {run_id} (`cody runs` lists what is kept)")
-        status = cast(RunStatus, raw.decode())
+        status = cast("RunStatus", raw.decode())
         try:
             target = next_status(status, REQUESTED[action])
         except IllegalTransition as error:

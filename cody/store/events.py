@@ -150,20 +150,20 @@ def id_tuple(entry_id: str) -> tuple[int, int]:
 
 async def first(redis: Redis, run_id: str) -> Frame | None:
     """The oldest event that is still kept."""
-    found = cast(list[tuple[bytes, dict[bytes, bytes]]], await redis.xrange(keys.events(run_id), count=1))
+    found = cast("list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrange(keys.events(run_id), count=1))
     return frame(*found[0]) if found else None
 
 
 async def last(redis: Redis, run_id: str) -> Frame | None:
     """The newest event."""
-    found = cast(list[tuple[bytes, dict[bytes, bytes]]], await redis.xrevrange(keys.events(run_id), count=1))
+    found = cast("list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrevrange(keys.events(run_id), count=1))
     return frame(*found[0]) if found else None
 
 
 async def at(redis: Redis, run_id: str, entry_id: str) -> Frame | None:
     """The event with exactly this id."""
     found = cast(
-        list[tuple[bytes, dict[bytes, bytes]]], await redis.xrange(keys.events(run_id), min=entry_id, max=entry_id)
+        "list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrange(keys.events(run_id), min=entry_id, max=entry_id)
     )
     return frame(*found[0]) if found else None
 
@@ -171,7 +171,7 @@ async def at(redis: Redis, run_id: str, entry_id: str) -> Frame | None:
 async def after(redis: Redis, run_id: str, entry_id: str, *, count: int = 1000) -> list[Frame]:
     """Up to `count` events that come after `entry_id` ('0' = from the oldest kept)."""
     found = cast(
-        list[tuple[bytes, dict[bytes, bytes]]],
+        "list[tuple[bytes, dict[bytes, bytes]]]",
         await redis.xrange(keys.events(run_id), min=f"({entry_id}", count=count),
     )
     return [frame(*entry) for entry in found]

@@ -86,7 +86,7 @@ def _sha256(text: str) -> str:
 
 async def fields(redis: Redis, run_id: str) -> dict[str, str]:
     """The raw meta of a run; raises NotFound."""
-    found = cast(dict[bytes, bytes], await redis.hgetall(keys.meta(run_id)))
+    found = cast("dict[bytes, bytes]", await redis.hgetall(keys.meta(run_id)))
     if not found:
         raise NotFound(f"no run {run_id}: it never existed, or its record has expired (`cody runs` lists what is kept)")
     return {name.decode(): value.decode("utf-8", "replace") for name, value in found.items()}
@@ -165,7 +165,7 @@ async def unowned(redis: Redis) -> list[Unowned]:
 
     A run whose meta can't be read is left out and logged: it must not hide the others.
     """
-    found = cast(Sequence[bytes], await redis.zrange(keys.ACTIVE, 0, -1))
+    found = cast("Sequence[bytes]", await redis.zrange(keys.ACTIVE, 0, -1))
     ids = [raw.decode() for raw in found]
     async with redis.pipeline(transaction=False) as pipe:
         for run_id in ids:
@@ -186,13 +186,13 @@ async def turn_records(redis: Redis, run_id: str) -> list[TurnRecord]:
     """The turns of a run in order; raises NotFound."""
     if not await redis.exists(keys.meta(run_id)):
         await fields(redis, run_id)
-    raw = cast(Sequence[bytes], await redis.hvals(keys.turns(run_id)))
+    raw = cast("Sequence[bytes]", await redis.hvals(keys.turns(run_id)))
     return sorted((TurnRecord.model_validate_json(value) for value in raw), key=lambda record: record.turn)
 
 
 async def turn_record(redis: Redis, run_id: str, turn: int) -> TurnRecord:
     """One turn; raises NotFound, naming the run or the turn."""
-    raw = cast(bytes | None, await redis.hget(keys.turns(run_id), str(turn)))
+    raw = cast("bytes | None", await redis.hget(keys.turns(run_id), str(turn)))
     if raw is None:
         await fields(redis, run_id)
         raise NotFound(f"run {run_id} has no turn {turn}")

@@ -55,7 +55,7 @@ async def test_pause_waits_for_the_turns_end_and_resume_goes_on(
     (workspace.path.parent / "go2").touch()
     assert (await service.control(run.run_id, "resume", None)).status == "running"
     end = await run.end()
-    order = [t for t in run.types if t.startswith("run_") or t.startswith("turn_")]
+    order = [t for t in run.types if t.startswith(("run_", "turn_"))]
     assert order == [
         "run_queued", "run_started", "turn_started", "run_pausing", "turn_completed", "run_paused", "run_resumed",
         "turn_started", "turn_completed", "run_completed",

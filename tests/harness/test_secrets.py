@@ -23,7 +23,8 @@ LEAK = """
     import base64, urllib.parse
     print("plain", secret, own, "the-configured-canary-value", flush=True)
     print(json.dumps({"deep": json.dumps({"x": secret})}), flush=True)
-    print(base64.b64encode(b"user:" + secret.encode()).decode(), urllib.parse.quote(secret, safe=""), secret.encode().hex(), flush=True)
+    print(base64.b64encode(b"user:" + secret.encode()).decode(), urllib.parse.quote(secret, safe=""), flush=True)
+    print(secret.encode().hex(), flush=True)
     for character in secret:
         sys.stdout.write(character); sys.stdout.flush(); time.sleep(0.002)
     print()

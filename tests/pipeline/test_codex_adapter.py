@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cody.contracts.responses import ErrorItem, FunctionCall, FunctionCallOutput, Message, Response, Usage
@@ -247,6 +247,7 @@ EVENTS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(EVENTS, max_size=8))
 def test_no_line_raises_and_the_answer_always_ends(events: list[dict[str, Any]]) -> None:
     reduced(payloads(*events))

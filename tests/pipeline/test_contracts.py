@@ -8,7 +8,7 @@ from typing import Any, get_args
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -117,6 +117,7 @@ def test_an_event_on_the_wire() -> None:
     }
 
 
+@settings(deadline=None)
 @given(events)
 def test_an_event_comes_back_as_it_was(event: StreamEvent) -> None:
     assert read_stream_event(stream_event_json(event)) == event
@@ -124,6 +125,7 @@ def test_an_event_comes_back_as_it_was(event: StreamEvent) -> None:
     assert read_stream_event(json.dumps(newer)) == event
 
 
+@settings(deadline=None)
 @given(responses)
 def test_a_response_comes_back_as_it_was(response: Response) -> None:
     assert Response.model_validate_json(response.model_dump_json(exclude_none=True)) == response
@@ -181,6 +183,7 @@ def test_half_an_emoji_never_gets_into_an_item(text: str, whole: str) -> None:
     assert json.loads(Message(id="m", content=text).model_dump_json())["content"] == whole
 
 
+@settings(deadline=None)
 @given(st.text(st.characters()))
 def test_any_text_can_be_written_and_whole_text_is_left_alone(text: str) -> None:
     whole = whole_text(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cody.contracts.responses import (
@@ -316,12 +316,14 @@ def test_what_an_open_item_remembers_is_bounded() -> None:
     assert kept.add(UUID(int=9)), "the oldest are forgotten"
 
 
+@settings(deadline=None)
 @given(answers().flatmap(lambda stream: st.tuples(st.just(stream), repeated(stream))))
 def test_no_repetition_changes_anything(drawn: tuple[list[StreamEvent], list[StreamEvent]]) -> None:
     stream, delivered = drawn
     assert folded(delivered) == folded(stream)
 
 
+@settings(deadline=None)
 @given(answers())
 def test_one_by_one_and_stored_in_between_is_the_same_as_in_one_batch(stream: list[StreamEvent]) -> None:
     state: ReducerState | None = None
@@ -332,6 +334,7 @@ def test_one_by_one_and_stored_in_between_is_the_same_as_in_one_batch(stream: li
     assert fold(state, stream).state is state
 
 
+@settings(deadline=None)
 @given(answers())
 def test_a_finished_item_is_its_final_item_whatever_its_deltas_were(stream: list[StreamEvent]) -> None:
     ended = [event.payload for event in stream if isinstance(event.payload, ItemDone)]
@@ -339,6 +342,7 @@ def test_a_finished_item_is_its_final_item_whatever_its_deltas_were(stream: list
     assert [items[done.item_id] for done in ended] == [done.final_item for done in ended]
 
 
+@settings(deadline=None)
 @given(answers())
 def test_a_refused_event_changes_nothing(stream: list[StreamEvent]) -> None:
     state = folded(stream)

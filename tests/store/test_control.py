@@ -24,7 +24,7 @@ async def run_that_is(redis: Redis, status: RunStatus) -> str:
 
 
 async def messages(redis: Redis, run_id: str) -> list[str]:
-    found = cast(list[tuple[bytes, dict[bytes, bytes]]], await redis.xrange(keys.control(run_id)))
+    found = cast("list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrange(keys.control(run_id)))
     return [one.action for entry in found if (one := control.message(*entry)) is not None]
 
 

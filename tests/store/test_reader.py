@@ -84,7 +84,9 @@ async def test_killed_connections_lose_and_repeat_nothing(valkey_url: str, redis
     assert seen.values == list(range(60))
 
 
-async def test_a_stream_that_comes_after_the_last_one_left_is_read_at_once(valkey_url: str, redis: Redis, eventually) -> None:  # type: ignore[no-untyped-def]
+async def test_a_stream_that_comes_after_the_last_one_left_is_read_at_once(
+    valkey_url: str, redis: Redis, eventually
+) -> None:  # type: ignore[no-untyped-def]
     # The read that was begun for the first stream is still blocked when the second one comes.
     first, second, seen = key(), key(), Seen()
     async with reading(valkey_url, redis) as reader:

@@ -36,7 +36,7 @@ async def all_pages(redis: Redis, limit: int, **wanted: Any) -> list[str]:
 
 
 async def calls(redis: Redis) -> int:
-    info = cast(dict[str, Any], await redis.info("stats"))
+    info = cast("dict[str, Any]", await redis.info("stats"))
     return int(info["total_reads_processed"])
 
 

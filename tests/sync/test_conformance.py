@@ -13,7 +13,7 @@ from cody.sync import conformance
 from cody.sync.adapters.memory import MemoryAdapter, MemoryStorage
 from cody.sync.conformance import AdapterConformance
 from cody.sync.contracts import Manifest, SourceSnapshot
-from tests.sync import broken
+from tests.sync import broken, broken_storage
 
 
 class MemoryConformance(AdapterConformance):
@@ -45,15 +45,15 @@ FOUND: list[tuple[type[MemoryAdapter] | type[MemoryStorage], str]] = [
     (broken.ListsEverybodys, "conversations_do_not_mix"),
     (broken.RaisesItsOwnErrors, "unknown_jobs_are_not_found"),
     (broken.BelievesTheTarget, "a_lying_backend_is_found_out"),
-    (broken.LosesApplied, "the_record_arrives_whole"),
-    (broken.KeepsCopies, "a_frozen_worker_has_lost_its_job"),
-    (broken.MovesTheCursorLate, "crash_after_a_chunk_is_applied"),
-    (broken.WritesOverAnything, "a_frozen_worker_has_lost_its_job"),
-    (broken.WritesOverAnything, "cancel_while_running"),
-    (broken.ReplacesNobody, "a_newer_source_replaces_the_older_job"),
-    (broken.ReplacesNobody, "a_running_job_is_replaced"),
-    (broken.ForgetsTheRecord, "retries_have_a_budget"),
-    (broken.HurriesBackOffs, "a_back_off_is_kept"),
+    (broken_storage.LosesApplied, "the_record_arrives_whole"),
+    (broken_storage.KeepsCopies, "a_frozen_worker_has_lost_its_job"),
+    (broken_storage.MovesTheCursorLate, "crash_after_a_chunk_is_applied"),
+    (broken_storage.WritesOverAnything, "a_frozen_worker_has_lost_its_job"),
+    (broken_storage.WritesOverAnything, "cancel_while_running"),
+    (broken_storage.ReplacesNobody, "a_newer_source_replaces_the_older_job"),
+    (broken_storage.ReplacesNobody, "a_running_job_is_replaced"),
+    (broken_storage.ForgetsTheRecord, "retries_have_a_budget"),
+    (broken_storage.HurriesBackOffs, "a_back_off_is_kept"),
 ]
 
 

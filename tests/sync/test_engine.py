@@ -14,6 +14,7 @@ from cody.sync.clock import ManualClock
 from cody.sync.conformance.faults import FaultyStorage
 from cody.sync.conformance.kit import Record
 from cody.sync.contracts import Adapter, JobSnapshot, Readable
+from cody.sync.engine import Engine
 from cody.sync.errors import SyncError
 from cody.sync.policy import ManifestBuilder, Policy
 from cody.sync.storage import JobRow, Write
@@ -61,6 +62,19 @@ def test_an_adapter_outlives_the_event_loops_that_it_is_called_on() -> None:
     job = asyncio.run(sealed(adapter))
     assert asyncio.run(adapter.wait_for_terminal(job.job_id, 10)).state == "succeeded"
     assert asyncio.run(read(adapter)) == RECORD.payload
+
+
+def test_a_caller_that_only_polls_sees_the_end_too() -> None:
+    adapter = MemoryAdapter()
+    job = asyncio.run(sealed(adapter))  # the worker ends with this loop
+
+    async def polled() -> JobSnapshot:
+        async with asyncio.timeout(10):
+            while (now := await adapter.get(job.job_id)).state != "succeeded":
+                await asyncio.sleep(0)
+        return now
+
+    assert asyncio.run(polled()).processed_chunk_index == 5
 
 
 async def test_a_worker_that_is_stopped_gives_its_job_back_at_once() -> None:
@@ -143,94 +157,6 @@ async def test_a_lease_is_renewed_while_a_long_record_is_verified() -> None:
     assert min(renewed) > timedelta()
 
 
-async def test_an_outage_of_the_whole_backend_is_waited_out() -> None:
-    clock, storage = ManualClock(), MemoryStorage()
-
-    class Away(FaultyStorage):
-        away = True
-
-        async def next_job(self) -> JobRow | None:
-            if self.away:
-                raise ConnectionError("no route")
-            return await super().next_job()
-
-    adapter = MemoryAdapter(storage, clock=clock, jitter=lambda: 0.99)
-    away = Away(storage)
-    adapter.bench.storage = away
-    job = await sealed(adapter)
-    for _ in range(5):
-        clock.step(60)
-        await asyncio.sleep(0)
-    assert (await adapter.get(job.job_id)).state == "queued"
-    away.away = False
-    waiting = asyncio.create_task(adapter.wait_for_terminal(job.job_id))
-    await asyncio.sleep(0)
-    clock.step(60)
-    assert (await asyncio.wait_for(waiting, 10)).state == "succeeded"
-
-
-async def test_a_callers_own_outage_is_backend_unavailable() -> None:
-    class Away(MemoryStorage):
-        async def job(self, job_id: str) -> JobRow | None:
-            raise OSError("disk is gone")
-
-    adapter = MemoryAdapter(Away())
-    with pytest.raises(SyncError, match=r"backend_unavailable.*disk is gone") as caught:
-        await adapter.get("j")
-    assert caught.value.retryable
-    assert isinstance(caught.value.__cause__, OSError)
-
-
-async def test_a_backend_that_refuses_every_write_is_not_asked_for_ever() -> None:
-    class Refusing(MemoryStorage):
-        refuse = False
-
-        async def commit(self, write: Write) -> bool:
-            return False if self.refuse else await super().commit(write)
-
-    storage = Refusing()
-    adapter = MemoryAdapter(storage, workers=0)
-    job = await sealed(adapter)
-    worker = Worker(adapter.bench, "w")
-    taken = await worker.take(await row_of(storage, job.job_id))
-    assert taken is not None
-    storage.refuse = True
-    with pytest.raises(SyncError, match="backend_unavailable"):
-        await worker.advance(taken)
-    with pytest.raises(SyncError, match="backend_unavailable"):
-        await worker.take(await row_of(storage, job.job_id))
-    storage.refuse = False
-    while taken.state != "verifying":
-        taken = await worker.advance(taken)
-    storage.refuse = True
-    with pytest.raises(SyncError, match="backend_unavailable"):
-        await worker.advance(taken)
-    with pytest.raises(SyncError, match="backend_unavailable"):
-        await adapter.start("c")
-    with pytest.raises(SyncError, match="backend_unavailable"):
-        await adapter.cancel(job.job_id)
-
-
-async def test_a_sealed_chunk_that_is_gone_fails_job_and_source() -> None:
-    storage = MemoryStorage()
-    adapter = MemoryAdapter(storage, workers=0)
-    job = await sealed(adapter)
-    row = await row_of(storage, job.job_id)
-    source = await storage.source(row.source_id)
-    assert source is not None
-    await storage.commit(Write(forget_sources=(row.source_id,)))
-    async with MemoryAdapter(storage) as worker:
-        end = await worker.wait_for_terminal(job.job_id)
-        assert (end.state, end.source_state) == ("failed", "failed")
-        assert end.last_error is not None
-        assert end.last_error.code == "source_invalid"
-        again = await worker.seal(row.source_id, RECORD.manifest, RECORD.checksum)
-        assert again == end
-    failed = await storage.source(row.source_id)
-    assert failed is not None
-    assert failed.state == "failed"
-
-
 async def test_a_manifest_that_is_none_fails_the_source() -> None:
     adapter = MemoryAdapter()
     source = await adapter.start("c")
@@ -271,6 +197,36 @@ async def test_a_worker_whose_job_was_cancelled_under_it_has_lost_it() -> None:
     assert [chunk async for chunk in storage.record(job.job_id)] == []
     with pytest.raises(SyncError, match=r"lease_lost.*cancelled"):
         await worker.advance(taken)
+
+
+async def test_of_a_job_that_is_replaced_half_way_nothing_is_kept() -> None:
+    storage = MemoryStorage()
+    adapter = MemoryAdapter(storage, workers=0)
+    older = await sealed(adapter)
+    worker = Worker(adapter.bench, "w")
+    taken = await worker.take(await row_of(storage, older.job_id))
+    assert taken is not None
+    await worker.advance(taken)
+    newer = await sealed(adapter)
+    assert (await adapter.get(older.job_id)).state == "cancelled"
+    assert [chunk async for chunk in storage.record(older.job_id)] == []
+    assert await storage.chunk(taken.source_id, 0) is None
+    assert await storage.chunk((await row_of(storage, newer.job_id)).source_id, 0) is not None
+
+
+async def test_what_another_process_wrote_is_found_by_polling() -> None:
+    storage, clock = MemoryStorage(), ManualClock()
+    here = MemoryAdapter(storage, workers=0)  # another clock: its rings are not heard by the other one
+    there = Engine(storage, clock=clock, poll_s=5)
+    async with there:
+        await asyncio.sleep(0)
+        job = await sealed(here)
+        waiting = asyncio.create_task(there.wait_for_terminal(job.job_id))
+        async with asyncio.timeout(10):
+            while not waiting.done():
+                clock.step(5)
+                await asyncio.sleep(0)
+        assert (await waiting).state == "succeeded"
 
 
 async def test_a_worker_that_is_alone_stops_when_all_is_done() -> None:

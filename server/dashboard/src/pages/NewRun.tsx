@@ -1,0 +1,140 @@
+// A new run: what it works on, how, and what it would tell the agent first.
+
+import { useEffect, useRef, useState } from 'preact/hooks'
+import type { PromptAnswer } from '../api/contracts'
+import { ApiError } from '../api/http'
+import { previewRun, readRun, startRun } from '../api/runs'
+import { connection } from '../model/connection'
+import { FIELDS, type Field, type FormText, emptyForm, fieldOf, formOf, isShown, requestOf } from '../model/run_form'
+import { useStore } from '../model/store'
+import { go, place } from '../router'
+import { Notice } from '../ui/bits'
+import { FormField } from '../ui/FormField'
+import { PromptText } from '../ui/prompts'
+
+interface Problems {
+  summary: string
+  fields: Record<string, string>
+}
+
+type Preview = { prompt: PromptAnswer } | { absent: true } | null
+
+export function NewRun() {
+  const { query } = useStore(place)
+  const like = query.get('from')
+  const [form, setForm] = useState<FormText>(emptyForm)
+  const [problems, setProblems] = useState<Problems | null>(null)
+  const [busy, setBusy] = useState<'' | 'preview' | 'start'>('')
+  const [preview, setPreview] = useState<Preview>(null)
+  // The same request twice is the same run: a double click, or a second try after an answer that was lost.
+  const sent = useRef({ body: '', key: '' })
+
+  useEffect(() => {
+    document.title = 'New run · Cody'
+    connection.set({ kind: 'live' })
+    if (like) readRun(like).then((run) => setForm(formOf(run)), (error: Error) => setProblems({ summary: error.message, fields: {} }))
+  }, [like])
+
+  const attempt = async (what: 'preview' | 'start', work: () => Promise<void>): Promise<void> => {
+    setBusy(what)
+    setProblems(null)
+    try {
+      await work()
+      connection.set({ kind: 'live' })
+    } catch (error) {
+      setProblems(problemsOf(error))
+      requestAnimationFrame(() => document.querySelector<HTMLElement>('[aria-invalid=true], .form-problem')?.focus())
+    } finally {
+      setBusy('')
+    }
+  }
+  const start = (): Promise<void> =>
+    attempt('start', async () => {
+      const request = requestOf(form)
+      const body = JSON.stringify(request)
+      if (sent.current.body !== body) sent.current = { body, key: crypto.randomUUID() }
+      go(`/runs/${(await startRun(request, sent.current.key)).runId}`)
+    })
+  const look = (): Promise<void> =>
+    attempt('preview', async () => {
+      const prompt = await previewRun(requestOf(form))
+      setPreview(prompt ? { prompt } : { absent: true })
+    })
+  const put = (path: string, text: string): void => {
+    setForm({ ...form, [path]: text })
+    setPreview(null)
+  }
+  const section = (name: Field['section']) =>
+    FIELDS.filter((field) => field.section === name && isShown(field, form)).map((field) => (
+      <FormField key={field.path} field={field} text={form[field.path] ?? ''} problem={problems?.fields[field.path]} onText={put} />
+    ))
+  const moreIsWrong = FIELDS.some((field) => field.section === 'more' && problems?.fields[field.path])
+  return (
+    <form
+      class="new-run"
+      noValidate
+      onSubmit={(event) => {
+        event.preventDefault()
+        void start()
+      }}
+    >
+      <div class="page-head">
+        <h1>New run</h1>
+      </div>
+      {problems && (
+        <div class="form-problem" tabIndex={-1}>
+          <Notice tone="bad">{problems.summary}</Notice>
+        </div>
+      )}
+      <fieldset>
+        <legend>Work</legend>
+        <div class="fields fields-wide">{section('work')}</div>
+      </fieldset>
+      <fieldset>
+        <legend>Agent</legend>
+        <div class="fields">{section('agent')}</div>
+      </fieldset>
+      <fieldset>
+        <legend>Limits and end</legend>
+        <div class="fields">{section('limits')}</div>
+      </fieldset>
+      <details class="section" open={moreIsWrong || undefined}>
+        <summary>More</summary>
+        <div class="fields fields-wide">{section('more')}</div>
+      </details>
+      <div class="form-actions">
+        <button type="submit" class="button primary" disabled={busy !== ''}>
+          {busy === 'start' ? 'Starting …' : 'Start the run'}
+        </button>
+        <button type="button" class="button" disabled={busy !== ''} onClick={() => void look()}>
+          {busy === 'preview' ? 'Reading …' : 'Show the prompt'}
+        </button>
+        <span class="dim small">The prompt is made from the epic's files; showing it starts nothing.</span>
+      </div>
+      {preview && 'absent' in preview && <Notice tone="warn">This server has no preview. On the command line: cody prompt</Notice>}
+      {preview && 'prompt' in preview && (
+        <section aria-label="The first prompt">
+          <h2>The first prompt</h2>
+          <PromptText prompt={preview.prompt} />
+        </section>
+      )}
+    </form>
+  )
+}
+
+/** The server's words, each at its field; what belongs to no field is said above. */
+function problemsOf(error: unknown): Problems {
+  if (!(error instanceof ApiError)) {
+    return { summary: `Nothing was started: ${error instanceof Error ? error.message : String(error)}. Try again.`, fields: {} }
+  }
+  const fields: Record<string, string> = {}
+  const others: string[] = []
+  for (const { field, message } of error.fields) {
+    const path = fieldOf(field)
+    if (path) fields[path] = fields[path] ? `${fields[path]}; ${message}` : message
+    else others.push(`${field}: ${message}`)
+  }
+  const count = Object.keys(fields).length
+  if (count === 0) return { summary: others.join('; ') || error.message, fields }
+  return { summary: [count === 1 ? 'One field needs another look.' : `${count} fields need another look.`, ...others].join(' '), fields }
+}

@@ -1,0 +1,140 @@
+// Small pieces that several pages draw.
+
+import type { ComponentChildren } from 'preact'
+import { useRef } from 'preact/hooks'
+import type { RunStatus, TurnStatus } from '../api/contracts'
+import { ansiSpans } from '../text/ansi'
+import { diffLines } from '../text/diff'
+
+/** A status: always a word and a shape, never a colour alone. */
+export function Status({ status }: { status: RunStatus | TurnStatus }) {
+  return (
+    <span class={`status status-${status}`}>
+      <span class="status-dot" aria-hidden="true" />
+      {status}
+    </span>
+  )
+}
+
+/** A line with its colours; text in, text out, never markup. */
+export function Ansi({ text }: { text: string }) {
+  return (
+    <>
+      {ansiSpans(text).map((span, place) =>
+        span.classes ? (
+          <span key={place} class={span.classes}>
+            {span.text}
+          </span>
+        ) : (
+          span.text
+        ),
+      )}
+    </>
+  )
+}
+
+export function AnsiBlock({ text }: { text: string }) {
+  return (
+    <pre class="block" tabIndex={0}>
+      {text
+        .replace(/\n$/, '')
+        .split('\n')
+        .map((line, place) => (
+          <span key={place}>
+            <Ansi text={line} />
+            {'\n'}
+          </span>
+        ))}
+    </pre>
+  )
+}
+
+export function Diff({ text }: { text: string }) {
+  return (
+    <pre class="block diff" tabIndex={0}>
+      {diffLines(text).map((line, place) => (
+        <span key={place} class={`diff-${line.kind}`}>
+          {line.text}
+          {'\n'}
+        </span>
+      ))}
+    </pre>
+  )
+}
+
+interface FigureProps {
+  name: string
+  value: ComponentChildren
+  hint?: string
+  tone?: string
+}
+
+/** A number with its name. */
+export function Figure({ name, value, hint, tone }: FigureProps) {
+  return (
+    <div class={`figure ${tone ? `tone-${tone}` : ''}`} title={hint}>
+      <dt>{name}</dt>
+      <dd>{value}</dd>
+    </div>
+  )
+}
+
+export function Notice({ tone = 'info', children }: { tone?: 'info' | 'warn' | 'bad'; children: ComponentChildren }) {
+  return (
+    <div class={`notice notice-${tone}`} role={tone === 'bad' ? 'alert' : 'status'}>
+      {children}
+    </div>
+  )
+}
+
+export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {
+  return (
+    <div class="empty">
+      <p class="empty-title">{title}</p>
+      {children}
+    </div>
+  )
+}
+
+export interface Tab {
+  id: string
+  title: string
+}
+
+/** Tabs as WAI-ARIA has them: one stop for Tab, arrows between them. */
+export function Tabs({ tabs, at, onPick, label }: { tabs: Tab[]; at: string; onPick: (id: string) => void; label: string }) {
+  const list = useRef<HTMLDivElement>(null)
+  const onKey = (event: KeyboardEvent): void => {
+    const next = tabAfter(event.key, tabs.findIndex((tab) => tab.id === at), tabs.length)
+    if (next === null) return
+    event.preventDefault()
+    onPick((tabs[next] as Tab).id)
+    list.current?.querySelectorAll<HTMLElement>('[role=tab]')[next]?.focus()
+  }
+  return (
+    <div class="tabs" role="tablist" aria-label={label} ref={list} onKeyDown={onKey}>
+      {tabs.map((tab) => (
+        <button
+          key={tab.id}
+          type="button"
+          role="tab"
+          id={`tab-${tab.id}`}
+          aria-selected={tab.id === at}
+          aria-controls="tab-panel"
+          tabIndex={tab.id === at ? 0 : -1}
+          onClick={() => onPick(tab.id)}
+        >
+          {tab.title}
+        </button>
+      ))}
+    </div>
+  )
+}
+
+function tabAfter(key: string, at: number, count: number): number | null {
+  if (key === 'Home') return 0
+  if (key === 'End') return count - 1
+  if (key === 'ArrowRight') return (at + 1) % count
+  if (key === 'ArrowLeft') return (at - 1 + count) % count
+  return null
+}
