@@ -42,7 +42,7 @@ class CodyClient:
     """
 
     def __init__(self, url: str, *, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        """`url`: the base address, such as http://127.0.0.1:8899; `token` goes with every request. Connects to nothing yet."""
+        """`url`: the base address, such as http://127.0.0.1:8899; `token` goes with each request. Connects to nothing yet."""
         self.url = url.rstrip("/")
         self._http = httpx2.AsyncClient(
             base_url=self.url,

@@ -66,8 +66,9 @@ class SearchPage(Wire):
 
 
 def searchable(text: str) -> str:
-    """The text as it is indexed: composed, bounded, and without NUL, which neither database takes."""
-    return unicodedata.normalize("NFC", text[:MAX_DOCUMENT_CHARS]).replace("\0", " ")
+    """The text as it is indexed: composed, bounded, without what no database takes (NUL, half a surrogate pair)."""
+    whole = text[:MAX_DOCUMENT_CHARS].encode("utf-8", "replace").decode()
+    return unicodedata.normalize("NFC", whole).replace("\0", " ")
 
 
 def words(text: str) -> list[str]:

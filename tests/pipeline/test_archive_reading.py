@@ -15,6 +15,7 @@ from cody.contracts.run import RunConfig, RunSnapshot
 from cody.errors import InvalidRequest, NotFound
 from cody.pipeline.archive import (
     Archive,
+    ArchiveRefused,
     Cursor,
     Document,
     FenceRaised,
@@ -210,9 +211,9 @@ async def test_a_transaction_that_fails_at_its_end_leaves_nothing(archive: Archi
         agent="codex",
         config=RunConfig(working_dir="/r"),
     )
-    # A surrogate alone: neither database takes it, and the search text is written last.
-    batch = RunBatch(run=run, known_seq=0, documents=[Document("log", "word \ud800")])
-    with pytest.raises(Exception, match="can't archive run r"):
+    # Larger than any integer of SQL, in what is written last.
+    batch = RunBatch(run=run, known_seq=0, documents=[Document("log", "word", turn=2**70)])
+    with pytest.raises(ArchiveRefused, match="can't archive run r"):
         await archive.record("r", Cursor(), batch)
     assert await archive.cursor("r") == Cursor()
     with pytest.raises(NotFound):

@@ -12,7 +12,6 @@ from cody.pipeline.archive import Archive, Cursor, Document, RunBatch
 from cody.pipeline.run_projector import RunProjector
 from cody.pipeline.search_text import (
     LEAD_CHARS,
-    MAX_DOCUMENT_CHARS,
     SNIPPET_CHARS,
     fts5_query,
     phrases,
@@ -57,6 +56,7 @@ ATTACKS = [
     "\0",
     "al\0pha",
     "\ud800",
+    "al\ud800pha",
     "\u202e\ufeff",
     "İSTANBUL ß ſ",
     "हिन्दी",
@@ -133,11 +133,11 @@ async def test_letters_of_all_kinds_are_found(archive: Archive) -> None:
     assert await found(archive, "grosse") == []
 
 
-@pytest.mark.parametrize("query", ATTACKS, ids=lambda query: ascii(query[:20]))
-async def test_nothing_that_is_typed_is_an_error(archive: Archive, query: str) -> None:
+async def test_nothing_that_is_typed_is_an_error(archive: Archive) -> None:
     await put(archive, "alpha beta")
-    page = await archive.search(query)
-    assert page.next_cursor is None
+    for query in ATTACKS:
+        page = await archive.search(query)
+        assert page.next_cursor is None, ascii(query[:20])
     assert (await archive.search("alpha")).hits
 
 
@@ -148,13 +148,11 @@ async def test_operators_are_words(archive: Archive) -> None:
     assert await found(archive, "alpha*") == ["alpha or not and near", "alpha beta"]
 
 
-@pytest.mark.parametrize(
-    "text", [attack for attack in ATTACKS if attack != "\ud800"], ids=lambda text: ascii(text[:20])
-)
-async def test_any_text_can_be_indexed(archive: Archive, text: str) -> None:
-    await put(archive, text + " needle")
-    hits = (await archive.search("needle")).hits
-    assert len(hits) == (0 if len(text) > MAX_DOCUMENT_CHARS else 1)
+async def test_any_text_can_be_indexed(archive: Archive) -> None:
+    for number, text in enumerate(ATTACKS):
+        await put(archive, f"needle{number} {text}")
+    for number, text in enumerate(ATTACKS):
+        assert len((await archive.search(f"needle{number}")).hits) == 1, ascii(text[:20])
 
 
 async def test_a_very_long_text_is_found_by_its_beginning(archive: Archive) -> None:

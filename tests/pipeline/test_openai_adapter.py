@@ -60,14 +60,6 @@ async def test_a_message() -> None:
     }
 
 
-async def test_each_delta_is_told_as_it_comes() -> None:
-    """The server falls silent after the second delta: what came before is known all the same."""
-    broken = sse("openai", "message").broken("silence", after=b'"delta":"lo"')
-    async with WireServer(broken) as wire:
-        payloads = await ask("openai", wire, timeout_s=0.3)
-    assert [p.delta_content for p in payloads if isinstance(p, ItemDelta)] == ["Hel", "lo"]
-
-
 async def test_reasoning_and_a_message() -> None:
     """HP-03."""
     async with WireServer(sse("openai", "reasoning_message")) as wire:
@@ -309,7 +301,7 @@ def test_a_negative_count_ends_the_answer_as_no_tokens() -> None:
 
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(st.characters(), max_size=5),
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(exclude_categories=()), max_size=5),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(("type", "text", "reason")), inner),
     max_leaves=4,
 )
@@ -363,7 +355,7 @@ FUZZED_EVENTS = st.fixed_dictionaries(
         "item": FUZZED_ITEMS | VALUES,
         "item_id": st.sampled_from(("a", "b")) | VALUES,
         "output_index": st.integers(0, 2) | VALUES,
-        "delta": st.text(st.characters(), max_size=5) | VALUES,
+        "delta": st.text(st.characters(exclude_categories=()), max_size=5) | VALUES,
         "code": VALUES,
         "message": VALUES,
         "response": st.fixed_dictionaries(

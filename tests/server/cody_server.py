@@ -66,6 +66,11 @@ class CodyServer:
     def auth(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
 
+    @property
+    def auth_line(self) -> str:
+        """The local token as a line of a raw request."""
+        return f"Authorization: Bearer {self.token}\r\n"
+
     def client(self, **options: Any) -> httpx2.Client:
         """Every request carries the local token, unless a test says otherwise."""
         headers = {**self.auth, **options.pop("headers", {})}

@@ -161,7 +161,7 @@ def test_a_valid_request_for_a_folder_that_is_not_there_names_the_field(client: 
 def test_only_json_is_taken(server: CodyServer, content_type: str | None, path: str) -> None:
     kind = "" if content_type is None else f"Content-Type: {content_type}\r\n"
     status, headers, body = server.raw(
-        f"POST {path} HTTP/1.1\r\nHost: localhost:{server.port}\r\n{kind}Content-Length: 2\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: localhost:{server.port}\r\n{server.auth_line}{kind}Content-Length: 2\r\n"
         "Connection: close\r\n\r\n{}".encode()
     )
     assert status == 415
@@ -193,8 +193,8 @@ def test_a_control_path_needs_no_body(client: httpx2.Client, action: str) -> Non
 
 def test_a_body_announced_too_large_is_refused_before_it_is_sent(server: CodyServer) -> None:
     request = (
-        f"POST {START} HTTP/1.1\r\nHost: localhost:{server.port}\r\nContent-Type: application/json\r\n"
-        "Content-Length: 1048577\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+        f"POST {START} HTTP/1.1\r\nHost: localhost:{server.port}\r\n{server.auth_line}"
+        "Content-Type: application/json\r\nContent-Length: 1048577\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
     )
     status, _, body = server.raw(request.encode())
     assert status == 413
@@ -205,7 +205,7 @@ def test_a_body_without_end_is_refused_at_the_limit(server: CodyServer) -> None:
     """Chunked: no length is announced, and the answer comes while the client still sends."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as connection:
         head = f"POST {START} HTTP/1.1\r\nHost: localhost:{server.port}\r\nContent-Type: application/json\r\n"
-        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        connection.sendall(f"{head}{server.auth_line}Transfer-Encoding: chunked\r\n\r\n".encode())
         chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
         for _ in range(17):
             connection.sendall(chunk)
@@ -308,7 +308,7 @@ def test_endless_headers_are_refused(server: CodyServer) -> None:
 
 
 def test_http_1_0_and_pipelined_requests_are_answered(server: CodyServer) -> None:
-    host = f"Host: localhost:{server.port}\r\n".encode()
+    host = f"Host: localhost:{server.port}\r\n{server.auth_line}".encode()
     assert server.raw(b"GET /healthz HTTP/1.0\r\n" + host + b"Connection: close\r\n\r\n")[0] == 200
     both = b"GET /healthz HTTP/1.1\r\n" + host + b"\r\nGET /nope HTTP/1.1\r\n" + host + b"Connection: close\r\n\r\n"
     _, _, rest = server.raw(both)

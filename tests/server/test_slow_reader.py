@@ -16,6 +16,7 @@ import httpx2
 from redis.asyncio import Redis
 
 from cody.settings import load_settings
+from cody.tokens import TokenStore
 from harness.service import RunService
 from server.app import build_app
 from server.connection import ServerConfig
@@ -35,6 +36,11 @@ EVENT_BYTES = 1_000
 class Running:
     site: Site
     streams: OpenStreams
+    token: str
+
+    @property
+    def auth(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
 
 
 @asynccontextmanager
@@ -44,11 +50,14 @@ async def serving(valkey_url: str, state_dir: Path, *, send_deadline_s: float) -
         bound = bound_socket("127.0.0.1", 0)
         site = Site("127.0.0.1", bound.getsockname()[1])
         streams = OpenStreams(service, keepalive_s=0.2, send_deadline_s=send_deadline_s)
-        server = HttpServer(ServerConfig(build_app(service, site, streams), on_connections=lambda count: None))
+        app = build_app(service, site, streams, settings)
+        server = HttpServer(ServerConfig(app, on_connections=lambda count: None))
         task = asyncio.create_task(server.serve(sockets=[bound]))
         await server.ready.wait()
         try:
-            yield Running(site, streams)
+            token = TokenStore(state_dir).local_value()
+            assert token is not None
+            yield Running(site, streams, token)
         finally:
             server.leave()
             await streams.end_all(grace_s=0)
@@ -59,8 +68,8 @@ async def serving(valkey_url: str, state_dir: Path, *, send_deadline_s: float) -
 def stalled_client(running: Running, run: OwnedRun) -> socket.socket:
     """Asks for the stream, and reads nothing of it."""
     connection = socket.create_connection(("127.0.0.1", running.site.port), timeout=DEADLINE_S)
-    head = f"GET /api/runs/{run.run_id}/stream HTTP/1.1\r\nHost: localhost:{running.site.port}\r\n\r\n"
-    connection.sendall(head.encode())
+    head = f"GET /api/runs/{run.run_id}/stream HTTP/1.1\r\nHost: localhost:{running.site.port}\r\n"
+    connection.sendall(f"{head}Authorization: Bearer {running.token}\r\n\r\n".encode())
     return connection
 
 
@@ -77,7 +86,9 @@ async def test_who_does_not_read_is_cut_off_and_others_get_everything(
             assert running.streams.events_sent < EVENTS
             before = running.streams.events_sent
             await run.complete()
-            async with httpx2.AsyncClient(base_url=running.site.url, timeout=DEADLINE_S) as client:
+            async with httpx2.AsyncClient(
+                base_url=running.site.url, timeout=DEADLINE_S, headers=running.auth
+            ) as client:
                 answer = await client.get(f"/api/runs/{run.run_id}/stream")
             assert answer.content.endswith(b"data: [DONE]\n\n")
             assert answer.content.count(b'"type":"warning"') == EVENTS
@@ -96,7 +107,7 @@ async def test_a_reader_that_was_cut_off_can_go_on_where_it_was(
         whole = raw[: raw.rindex(b"\n\n")]
         cursor = whole[whole.rindex(b"id: ") :].split(b"\n")[0].removeprefix(b"id: ").decode()
         await run.complete()
-        async with httpx2.AsyncClient(base_url=running.site.url, timeout=DEADLINE_S) as client:
+        async with httpx2.AsyncClient(base_url=running.site.url, timeout=DEADLINE_S, headers=running.auth) as client:
             answer = await client.get(f"/api/runs/{run.run_id}/stream", headers={"Last-Event-ID": cursor})
     assert whole.count(b'"seq":') + answer.content.count(b'"seq":') == EVENTS + 2
 

@@ -207,8 +207,8 @@ class Stalled:
 
     def __init__(self, server: CodyServer, path: str) -> None:
         self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S)
-        request = f"GET {path} HTTP/1.1\r\nHost: localhost:{server.port}\r\nConnection: close\r\n\r\n"
-        self._socket.sendall(request.encode())
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost:{server.port}\r\n{server.auth_line}"
+        self._socket.sendall(f"{head}Connection: close\r\n\r\n".encode())
         self._sent_before = -1.0
 
     def __enter__(self) -> Stalled:
@@ -261,7 +261,7 @@ async def test_a_reader_that_pipelined_another_request_is_noticed_when_it_goes(
     run: OwnedRun, server: CodyServer, client: httpx2.Client, eventually: Eventually
 ) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as connection:
-        host = f"Host: localhost:{server.port}\r\n\r\n"
+        host = f"Host: localhost:{server.port}\r\n{server.auth_line}\r\n"
         connection.sendall(f"GET {path(run)} HTTP/1.1\r\n{host}GET /healthz HTTP/1.1\r\n{host}".encode())
         await eventually(lambda: open_streams(client) == 1)
     await run.add(1)  # its reading is paused: only a write shows that it is gone
@@ -280,7 +280,9 @@ async def test_many_readers_each_get_everything(run: OwnedRun, server: CodyServe
         raise AssertionError("the stream ended early")
 
     limits = httpx2.Limits(max_connections=60)
-    async with httpx2.AsyncClient(base_url=server.url, timeout=DEADLINE_S, limits=limits) as client:
+    async with httpx2.AsyncClient(
+        base_url=server.url, timeout=DEADLINE_S, limits=limits, headers=server.auth
+    ) as client:
         reading = [asyncio.create_task(read_all(client)) for _ in range(50)]
         await run.add(2_000)
         for found in await asyncio.gather(*reading):

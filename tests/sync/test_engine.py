@@ -216,7 +216,7 @@ async def test_of_a_job_that_is_replaced_half_way_nothing_is_kept() -> None:
 
 async def test_what_another_process_wrote_is_found_by_polling() -> None:
     storage, clock = MemoryStorage(), ManualClock()
-    here = MemoryAdapter(storage, workers=0)  # another clock: its rings are not heard by the other one
+    here = MemoryAdapter(storage, clock=ManualClock(), workers=0)  # its clock's rings are not heard by the other one
     there = Engine(storage, clock=clock, poll_s=5)
     async with there:
         await asyncio.sleep(0)
