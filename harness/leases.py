@@ -13,7 +13,7 @@ from cody.errors import StoreUnavailable
 from cody.store import leases
 from cody.store.availability import store_calls
 from harness.guard_clock import boottime_ns
-from harness.lease_clock import RENEWALS_PER_TTL, deadlines
+from harness.lease_clock import NS_PER_MS, RENEWALS_PER_TTL, deadlines
 
 log = get_logger()
 
@@ -52,6 +52,10 @@ class Lease:
         self.lost = True
         self._news.set()
         self.on_lost()
+
+    def has_run_out(self, now_ns: int) -> bool:
+        """The store may have given it to another: its agent is dead since a while."""
+        return now_ns >= self.renewed_ns + self.ttl_ms * NS_PER_MS
 
     @property
     def is_fresh(self) -> bool:
@@ -99,7 +103,13 @@ class LeaseKeeper:
 
     async def _renew(self) -> bool:
         before_ns = boottime_ns()
+        for lease in [one for one in self._leases.values() if one.has_run_out(before_ns)]:
+            # Where requests arrive and only answers are lost, renewing on would keep everyone else from the run for ever.
+            log.error("lease.ran_out", run_id=lease.run_id)
+            self._lose(lease)
         run_ids = list(self._leases)
+        if not run_ids:
+            return True
         try:
             # An answer that takes longer is worth nothing; a dead connection is replaced while there is time.
             with store_calls("renew the leases"):
@@ -115,8 +125,11 @@ class LeaseKeeper:
                 continue
             if run_id in lost:
                 log.error("lease.lost", run_id=run_id)
-                self.remove(run_id)
-                lease.lose()
+                self._lose(lease)
             else:
                 lease.renewed(before_ns)
         return True
+
+    def _lose(self, lease: Lease) -> None:
+        self.remove(lease.run_id)
+        lease.lose()

@@ -138,14 +138,11 @@ class TailHub:
             await asyncio.sleep(WATCH_S)
             read = [(tail, tail.newest) for tail in self._tails.values()]
             try:
-                async with self._redis.pipeline(transaction=False) as pipe:
-                    for tail, _ in read:
-                        pipe.xrevrange(keys.events(tail.run_id), count=1)
-                    kept = await pipe.execute(raise_on_error=False)
+                kept = await events.newest_ids(self._redis, [tail.run_id for tail, _ in read])
             except (RedisError, OSError, TimeoutError):
                 continue
-            for (tail, newest), entries in zip(read, kept, strict=True):
-                if isinstance(entries, list) and newest > (id_tuple(entries[0][0].decode()) if entries else (0, 0)):
+            for (tail, newest), newest_kept in zip(read, kept, strict=True):
+                if newest > id_tuple(newest_kept or START):
                     log.error("tail.events_lost", run_id=tail.run_id, readers=tail.subscribers)
                     self._drop(tail)
                     tail.lose()
@@ -236,7 +233,11 @@ class TailHub:
             live = tail.since(cursor.position)
             if live:
                 cursor.position += len(live)
-                return await self._contiguous(tail.run_id, cursor, live)
+                # A reader that caught up past a tail that lags has had these from Redis.
+                if cursor.seq is not None and live[0].seq <= cursor.seq:
+                    live = live[min(len(live), cursor.seq - live[0].seq + 1) :]
+                if live:
+                    return await self._contiguous(tail.run_id, cursor, live)
             if live is None:
                 cursor.position = None
             elif tail.lost:

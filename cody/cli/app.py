@@ -100,6 +100,12 @@ def serve(ctx: typer.Context) -> None:
     _pass_on(ctx, "serve")
 
 
+@app.command(context_settings=PASS_ON, add_help_option=False)
+def worker(ctx: typer.Context) -> None:
+    """Work on runs of a shared Redis; serve nobody."""
+    _pass_on(ctx, "worker")
+
+
 app.command(epilog=look_commands.RUNS_EXAMPLES)(look_commands.runs)
 app.command(epilog=look_commands.SHOW_EXAMPLES)(look_commands.show)
 app.command(epilog=look_commands.WATCH_EXAMPLES)(look_commands.watch)

@@ -15,6 +15,7 @@ import cody
 
 MODULES: Mapping[str, str] = {
     "serve": "server",
+    "worker": "harness.host",
     "init": "harness.scaffold",
     "prompt": "harness.prompt",
     "doctor": "harness.doctor",

@@ -48,10 +48,15 @@ async def find_server(settings: Settings) -> str | None:
 
 
 def token_for(settings: Settings, url: str) -> str | None:
-    """The token to send there: CODY_TOKEN, or the state folder's own; that one never leaves this machine."""
+    """The token to send there: CODY_TOKEN, or the state folder's own, which only the server of this folder gets.
+
+    Any program, another user's too, may listen on a port of this machine and answer like Cody.
+    """
     if settings.token is not None:
         return settings.token
-    return TokenStore(settings.state_dir).local_value() if is_loopback(url) else None
+    written = read_server_file(settings.server_file)
+    own = written is not None and written.url.rstrip("/") == url.rstrip("/")
+    return TokenStore(settings.state_dir).local_value() if own else None
 
 
 def is_loopback(url: str) -> bool:

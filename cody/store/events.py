@@ -160,6 +160,15 @@ async def last(redis: Redis, run_id: str) -> Frame | None:
     return frame(*found[0]) if found else None
 
 
+async def newest_ids(redis: Redis, run_ids: Sequence[str]) -> list[str | None]:
+    """The id of each run's newest event, in one round trip; None where the stream is gone or can't be read."""
+    async with redis.pipeline(transaction=False) as pipe:
+        for run_id in run_ids:
+            pipe.xrevrange(keys.events(run_id), count=1)
+        found = await pipe.execute(raise_on_error=False)
+    return [one[0][0].decode() if isinstance(one, list) and one else None for one in found]
+
+
 async def at(redis: Redis, run_id: str, entry_id: str) -> Frame | None:
     """The event with exactly this id."""
     found = cast(

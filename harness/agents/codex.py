@@ -40,7 +40,7 @@ class CodexAgent:
         return Launch(
             argv=(str(binary), *_arguments(request, commits=self._commits)),
             cwd=Path(request.config.working_dir),
-            env={**request.base_env, **request.config.env},
+            env=_environment(request),
             stdin=request.prompt,
         )
 
@@ -78,8 +78,18 @@ def _settings(config: RunConfig) -> Iterator[tuple[str, str]]:
     yield "approval_policy", toml_string(config.approval)
     if config.reasoning is not None:
         yield "model_reasoning_effort", toml_string(config.reasoning)
+    # Its snapshot process outlives the turn, which would then end it and say so, every turn.
+    yield "features.shell_snapshot", "false"
     # Without it, the provider's key is in the environment of every command that the model runs.
     yield "shell_environment_policy.ignore_default_excludes", "false"
+
+
+def _environment(request: TurnRequest) -> dict[str, str]:
+    """`codex exec` 0.163 takes its key from CODEX_API_KEY only; OPENAI_API_KEY is what people set."""
+    env = {**request.base_env, **request.config.env}
+    if "OPENAI_API_KEY" in env:
+        env.setdefault("CODEX_API_KEY", env["OPENAI_API_KEY"])
+    return env
 
 
 def toml_string(text: str) -> str:

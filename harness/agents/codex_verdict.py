@@ -46,7 +46,7 @@ class _Cause:
 _AUTH = _Cause(
     "agent_auth",
     False,
-    "Check the key or the log-in that codex uses (OPENAI_API_KEY, or `codex login` for its CODEX_HOME).",
+    "Check the key or the log-in that codex uses (OPENAI_API_KEY or CODEX_API_KEY, or `codex login` for its CODEX_HOME).",
 )
 _RATE = _Cause("agent_rate_limited", True, "Wait for the limit to reset, or use another model or key.")
 _QUOTA = _Cause("agent_rate_limited", False, "Waiting does not help: see to the account's plan and billing.")

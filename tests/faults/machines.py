@@ -229,4 +229,3 @@ def network(number: int) -> Iterator[Network]:
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
-

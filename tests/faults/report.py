@@ -23,9 +23,7 @@ from tests.faults.stage import Measured
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 DEADLINE_S = 180
-HEAD = (
-    "| fault | tries | failed | orphans | lost | duplicated | gaps | overlap ms | take-over ms |\n|---|---|---|---|---|---|---|---|---|"
-)
+HEAD = "| fault | tries | failed | orphans | lost | duplicated | gaps | overlap ms | take-over ms |\n|---|---|---|---|---|---|---|---|---|"
 
 
 def row(scenario: Scenario, found: Sequence[Measured], failed: int) -> str:
@@ -58,7 +56,7 @@ def with_table(document: str, table: str) -> str:
 def _try(scenario: Scenario, seed: int) -> Measured | None:
     started = time.monotonic()
     try:
-        found = asyncio.run(asyncio.wait_for(scenario.run(seed), DEADLINE_S))  # type: ignore[arg-type]
+        found = asyncio.run(asyncio.wait_for(scenario.run(seed), DEADLINE_S))
     except Exception as error:
         text = f"{type(error).__name__}: {str(error)[:600]}"
         print(f"FAILED {scenario.name} seed={seed}: {text}", flush=True)
@@ -70,7 +68,9 @@ def _try(scenario: Scenario, seed: int) -> Measured | None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """1 when a try failed or a promise was broken."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults.report", description="Inject every fault; write the table.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.report", description="Inject every fault; write the table."
+    )
     parser.add_argument("--tries", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", help="a scenario's name; nothing is written then")
@@ -87,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = [one for one in tried if one is not None]
         bad += len(tried) - len(found) + sum(not one.clean for one in found)
         rows.append(row(scenario, found, len(tried) - len(found)))
-    machines = "each host in a PID namespace of its own" if can_isolate() else "hosts share one PID namespace (not root)"
+    machines = (
+        "each host in a PID namespace of its own" if can_isolate() else "hosts share one PID namespace (not root)"
+    )
     rows += ["", f"Linux {platform.release()}, Python {platform.python_version()}, {machines}; leases of 1.5 to 3 s."]
     if not options.only:
         DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), "\n".join(rows)), encoding="utf-8")

@@ -22,7 +22,7 @@ class Scenario:
 
     @property
     def name(self) -> str:
-        return str(self.run.__name__)  # type: ignore[attr-defined]  # all of them are functions
+        return str(self.run.__name__)
 
 
 HOSTS, REDIS, AGENT, STORE = scenarios_hosts, scenarios_redis, scenarios_agent, scenarios_store
@@ -31,7 +31,9 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("supervisor: kill -9, another machine takes over", HOSTS.supervisor_killed, short=True),
     Scenario("supervisor: kill -9, started again on its machine", HOSTS.supervisor_restarted),
     Scenario("supervisor: three killed one after another", HOSTS.hosts_end_in_a_row),
-    Scenario("supervisor: SIGSTOP for 3 leases, another machine takes over, SIGCONT", HOSTS.supervisor_frozen, short=True),
+    Scenario(
+        "supervisor: SIGSTOP for 3 leases, another machine takes over, SIGCONT", HOSTS.supervisor_frozen, short=True
+    ),
     Scenario("supervisor: SIGSTOP for 3 leases, nobody else, SIGCONT", HOSTS.supervisor_frozen_alone),
     Scenario("guard: kill -9", HOSTS.guard_killed, short=True),
     Scenario("guard and supervisor: SIGSTOP of both", HOSTS.guard_frozen_with_supervisor),

@@ -83,7 +83,7 @@ async def redis_paused(seed: int) -> Measured:
         await run.marks_of(1)
         await set_up.jitter()
         fault_ns = boottime_ns()
-        await set_up.redis.execute_command("CLIENT", "PAUSE", 1_500, "ALL")
+        await set_up.redis.client_pause(1_500)
         await run.marks_of(1, 120)
         end = await run.end()
         assert (end.status, end.fence, len(run.of("turn_started"))) == ("completed", 1, 1), end

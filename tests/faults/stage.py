@@ -99,6 +99,11 @@ class Watched:
             lambda: sum(mark[0] == fence for mark in evidence.marks(self.events)) >= count, f"marks of fence {fence}"
         )
 
+    async def more(self, count: int) -> None:
+        """So many events beyond those seen so far."""
+        before = len(self.events)
+        await self.until(lambda: len(self.events) >= before + count, f"{count} more events")
+
     async def end(self, deadline_s: float = 60) -> RunSnapshot:
         """Let the agent finish, wait for the run's end."""
         self.done.touch()
@@ -136,7 +141,9 @@ class Stage:
         self.machines.append(made)
         return made
 
-    async def run(self, command: list[str] | None = None, *, service: RunService | None = None, **config: Any) -> Watched:
+    async def run(
+        self, command: list[str] | None = None, *, service: RunService | None = None, **config: Any
+    ) -> Watched:
         """A run with the oracle for an agent, or another program; handed out by the front, or another service."""
         service = service or self.front
         number = len(self.runs)
@@ -236,7 +243,9 @@ async def until(
 async def stage(seed: int, *, ttl_ms: int = TTL_MS) -> AsyncIterator[Stage]:
     """A stage that is cleared afterwards, whatever became of it."""
     async with AsyncExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cody-fault-", ignore_cleanup_errors=True)))
+        folder = Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="cody-fault-", ignore_cleanup_errors=True))
+        )
         server = EmbeddedServer(find_server_binary(None), folder, appendfsync="always")
         await server.start()
         stack.push_async_callback(server.stop)

@@ -155,7 +155,11 @@ class ControlledRun(RuleBasedStateMachine):
 async def test_nothing_but_the_table_moves_a_run(redis: Redis, valkey_url: str) -> None:
     """In a thread: hypothesis' machines have an event loop of their own."""
     chosen = settings(
-        max_examples=30, stateful_step_count=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+        max_examples=30,
+        stateful_step_count=40,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
     )
     machine = type("Controlled", (ControlledRun,), {"url": valkey_url})
     await asyncio.to_thread(run_state_machine_as_test, machine, settings=chosen)

@@ -149,3 +149,9 @@ async def failure_of(service: RunService, request: StartRunRequest) -> Any:
     end = await service.snapshot(run_id)
     assert end.status == "failed"
     return end.error
+
+
+async def test_a_turn_of_codex_leaves_nothing_to_be_ended(codex: Request, start: Any) -> None:
+    run = await start(await codex("commands", maxTurns=1))
+    await run.end(60)
+    assert "leftover_processes" not in [event["code"] for event in run.of("warning")]

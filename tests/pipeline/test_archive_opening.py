@@ -91,6 +91,14 @@ async def test_two_processes_that_open_an_empty_database_at_once_both_succeed(
     assert await scalar(database_url, tmp_path, f"SELECT count(*) FROM {VERSION_TABLE}") == 1
 
 
+async def test_databases_opened_at_once_in_one_process_do_not_get_mixed_up(tmp_path: Path) -> None:
+    opened = [Archive(None, tmp_path / str(number)) for number in range(8)]
+    await asyncio.gather(*(archive.open() for archive in opened))
+    for archive in opened:
+        assert (await archive.page(limit=1)).runs == []
+        await archive.aclose()
+
+
 async def test_the_migrations_make_the_tables_that_the_code_declares(
     archive: Archive, database_url: str, tmp_path: Path
 ) -> None:

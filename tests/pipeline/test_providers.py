@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import pytest
+from openai import AsyncOpenAI, AsyncStream
+from openai.types.responses import ResponseStreamEvent
 from pydantic import ValidationError
 
 from cody.contracts.responses import ErrorInfo, Message, Response
 from cody.contracts.stream_events import ItemDelta
-from cody.errors import InvalidRequest
+from cody.errors import ConfigurationError, InvalidRequest
+from cody.pipeline.adapters.openai import OpenAIAdapter
 from cody.pipeline.model_request import ModelRequest
-from cody.pipeline.providers.driving import retry_after_s
+from cody.pipeline.providers.driving import drive, retry_after_s
+from cody.pipeline.providers.openai import openai_problem, stream_openai
 from cody.pipeline.providers.registry import PROVIDER_IDS, open_provider
 from tests.pipeline.answering import reduced
 from tests.pipeline.asking import KEY, ask, ask_at, request
 from tests.pipeline.events import START
 from tests.pipeline.wire_server import Reply, WireServer, http_error, sse
+
+Wait = Callable[..., Awaitable[None]]
 
 LAST_DELTA = {"openai": b'"delta":"!"', "anthropic": b'"text":"!"'}
 FIRST_DELTA = {"openai": b'"delta":"Hel"', "anthropic": b'"text":"Hello"'}
@@ -27,8 +33,8 @@ WHOLE_TEXT = "Hello – grüß dich 👋🏽!"
 
 
 @pytest.fixture(params=PROVIDER_IDS)
-def provider_id(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.param
+def provider_id(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 async def failed(provider_id: str, reply: Reply, *, timeout_s: float = 20.0) -> tuple[Response, ErrorInfo]:
@@ -156,13 +162,13 @@ async def test_a_refused_connection(provider_id: str) -> None:
 
 async def test_silence_before_the_answer(provider_id: str) -> None:
     mute = Reply(b"", ending="silence", headers=())
-    _, error = await failed(provider_id, mute, timeout_s=0.3)
+    _, error = await failed(provider_id, mute, timeout_s=0.5)
     assert (error.code, told(error, "retryable")) == ("timeout", True)
 
 
 async def test_silence_in_the_midst_of_an_answer(provider_id: str) -> None:
     quiet = sse(provider_id, "message").broken("silence", after=FIRST_DELTA[provider_id])
-    _, error = await failed(provider_id, quiet, timeout_s=0.3)
+    _, error = await failed(provider_id, quiet, timeout_s=0.5)
     assert (error.code, told(error, "retryable")) == ("timeout", True)
 
 
@@ -174,22 +180,47 @@ async def test_who_stops_listening_hangs_up(provider_id: str) -> None:
         async with aclosing(provider.stream(request())) as payloads:
             async for payload in payloads:
                 if isinstance(payload, ItemDelta):
+                    assert payload.delta_content == FIRST_TEXT[provider_id]
                     break
-        assert payload == ItemDelta(item_id=payload.item_id, delta_content=FIRST_TEXT[provider_id])
         await wire.closed_by_client.wait()
         await provider.aclose()
 
 
-async def test_a_task_that_is_cancelled_hangs_up(provider_id: str) -> None:
+async def test_a_task_that_is_cancelled_hangs_up(provider_id: str, eventually: Wait) -> None:
     quiet = sse(provider_id, "message").broken("silence", after=FIRST_DELTA[provider_id])
     async with WireServer(quiet) as wire, asyncio.timeout(20):
         asking = asyncio.create_task(ask(provider_id, wire, timeout_s=600))
-        while not wire.requests:
-            await asyncio.sleep(0.01)
+        await eventually(lambda: wire.requests, "the request")
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
         await wire.closed_by_client.wait()
+
+
+async def test_a_client_that_would_retry_does_not() -> None:
+    async with (
+        WireServer(http_error("openai", "500"), sse("openai", "message")) as wire,
+        AsyncOpenAI(api_key=KEY, base_url=wire.url, max_retries=3) as client,
+    ):
+        response = reduced([payload async for payload in stream_openai(client, request())])
+    assert (response.status, len(wire.requests)) == ("error", 1)
+
+
+async def test_a_fault_of_codys_own_ends_the_answer_too() -> None:
+    async def open_stream() -> AsyncStream[ResponseStreamEvent]:
+        raise RuntimeError("a bug")
+
+    adapter = OpenAIAdapter(START)
+    stream = drive(adapter, open_stream, openai_problem, secret=None)
+    response = reduced([payload async for payload in stream])
+    assert response.error is not None
+    assert (response.error.code, told(response.error, "retryable")) == ("internal_error", False)
+    assert "a bug" not in response.error.message
+
+
+async def test_an_empty_key_is_refused_before_anything_is_sent(provider_id: str) -> None:
+    with pytest.raises(ConfigurationError, match="_API_KEY"):
+        await open_provider(provider_id, api_key=" ")
 
 
 async def test_an_unknown_provider_is_refused_by_name() -> None:

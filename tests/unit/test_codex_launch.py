@@ -75,6 +75,7 @@ def test_a_fresh_turn(tmp_path: Path) -> None:
         "sandbox_mode": "workspace-write",
         "approval_policy": "never",
         "model_reasoning_effort": "high",
+        "features.shell_snapshot": False,
         "shell_environment_policy.ignore_default_excludes": False,
     }
 
@@ -204,3 +205,12 @@ def test_npms_wrapper_is_replaced_by_the_native_binary(tmp_path: Path, vendor: s
 def test_a_wrapper_without_its_native_binary_is_used_as_it_is(tmp_path: Path) -> None:
     wrapper = program(tmp_path / "codex", "#!/bin/sh\n")
     assert find_codex(None, bundled=None, path=str(tmp_path)) == wrapper
+
+
+def test_the_key_that_people_set_reaches_codex_under_the_name_it_reads(tmp_path: Path) -> None:
+    def env(**given: str) -> dict[str, str]:
+        return dict(CodexAgent().launch(request(tmp_path, env=given)).env)
+
+    assert env(OPENAI_API_KEY="sk-1")["CODEX_API_KEY"] == "sk-1"
+    assert env(OPENAI_API_KEY="sk-1", CODEX_API_KEY="sk-2")["CODEX_API_KEY"] == "sk-2"
+    assert "CODEX_API_KEY" not in env()

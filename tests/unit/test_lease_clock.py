@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.guard import BACKSTOP_NS
 from harness.lease_clock import NS_PER_MS, deadlines
 
 
@@ -21,3 +22,9 @@ def test_asked_to_end_then_killed_then_the_lease_may_expire(before_ns: int, ttl_
 def test_a_short_grace_is_given_whole() -> None:
     soft, hard = deadlines(0, ttl_ms=15_000, grace_s=2)
     assert hard - soft == 2_000 * NS_PER_MS
+
+
+@given(st.integers(1_750, 600_000))
+def test_the_kernels_timer_for_a_frozen_guard_is_within_the_lease_too(ttl_ms: int) -> None:
+    _, hard = deadlines(0, ttl_ms=ttl_ms, grace_s=5)
+    assert hard + BACKSTOP_NS < ttl_ms * NS_PER_MS

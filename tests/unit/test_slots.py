@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from harness.slots import Slot, Slots
 
 
@@ -46,6 +48,16 @@ async def test_one_that_stops_waiting_loses_no_slot() -> None:
     slots.give_back()
     third.cancel()
     await asyncio.gather(third, return_exceptions=True)
+    assert slots.used == 0
+
+    # Cancelled and passed over before it noticed.
+    await slots.take()
+    fourth = asyncio.create_task(slots.take())
+    await asyncio.sleep(0)
+    fourth.cancel()
+    slots.give_back()
+    with pytest.raises(asyncio.CancelledError):
+        await fourth
     assert slots.used == 0
 
 

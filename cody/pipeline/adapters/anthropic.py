@@ -34,14 +34,12 @@ from cody.contracts.stream_events import (
     ItemDone,
     Payload,
     ResponseDone,
-    ResponseError,
     ResponseStart,
     UsageUpdate,
 )
 from cody.pipeline.adapters.anthropic_blocks import Block, block_of
 from cody.pipeline.adapters.base import Translator
 from cody.pipeline.json_values import count_of, object_of, text_of
-from cody.pipeline.problems import malformed_chunk
 
 _READ = frozenset(
     {
@@ -76,7 +74,10 @@ class AnthropicAdapter(Translator[RawMessageStreamEvent]):
 
     def _translate(self, chunk: RawMessageStreamEvent) -> Iterator[Payload]:
         kind = getattr(chunk, "type", None)
-        if isinstance(kind, str) and kind not in _READ:
+        if not isinstance(kind, str):
+            yield self._malformed("an event without a type")
+            return
+        if kind not in _READ:
             return
         match chunk:
             case RawMessageStartEvent(message=message):
@@ -98,8 +99,7 @@ class AnthropicAdapter(Translator[RawMessageStreamEvent]):
             case RawMessageStopEvent():
                 yield from self._complete()
             case _:
-                problem = malformed_chunk(f"an event ({kind or 'without a type'}) lacks what it needs")
-                yield ResponseError(response_id=self.response_id, error=problem)
+                yield self._malformed(f"an event of type {kind} that lacks what it needs")
 
     def _extend(self, block: Block | None, delta: object) -> Iterator[Payload]:
         match delta:

@@ -91,6 +91,10 @@ class Translator(ABC, Generic[_Chunk]):
         self._ended = True
         return [*self.start(), ResponseError(response_id=self.response_id, error=error)]
 
+    def _malformed(self, what: str) -> ResponseError:
+        """The end of an answer whose stream can't be understood any further."""
+        return ResponseError(response_id=self.response_id, error=malformed_chunk(f"the provider sent {what}"))
+
     @abstractmethod
     def _translate(self, chunk: _Chunk) -> Iterator[Payload]:
         """The payloads of a chunk; a terminal one is the last."""

@@ -44,7 +44,6 @@ from cody.pipeline.adapters.base import Translator, whole_item
 from cody.pipeline.adapters.openai_items import PART_BREAK, custom_input, read_item
 from cody.pipeline.adapters.openai_problems import problem_of_code
 from cody.pipeline.json_values import count_of, object_of, objects_of, text_of
-from cody.pipeline.problems import malformed_chunk
 
 _READ = frozenset(
     {
@@ -80,7 +79,10 @@ class OpenAIAdapter(Translator[ResponseStreamEvent]):
 
     def _translate(self, chunk: ResponseStreamEvent) -> Iterator[Payload]:
         kind = getattr(chunk, "type", None)
-        if isinstance(kind, str) and kind not in _READ:
+        if not isinstance(kind, str):
+            yield self._malformed("an event without a type")
+            return
+        if kind not in _READ:
             return
         match chunk:
             case ResponseOutputItemAddedEvent(item=item, output_index=int(index)):
@@ -117,8 +119,7 @@ class OpenAIAdapter(Translator[ResponseStreamEvent]):
             case ResponseErrorEvent(message=message, code=code):
                 yield self._error(code, message)
             case _:
-                problem = malformed_chunk(f"an event ({kind or 'without a type'}) lacks what it needs")
-                yield ResponseError(response_id=self.response_id, error=problem)
+                yield self._malformed(f"an event of type {kind} that lacks what it needs")
 
     def _begin(self, data: dict[str, Any], index: int) -> Iterator[Payload]:
         id = _id(data, index)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import structlog
 
 from cody.contracts.responses import FINISH_TOOL_CALLS, FunctionCall, FunctionCallOutput, OutputItem, Usage
-from cody.contracts.stream_events import ItemDone, Payload, ResponseDone, ResponseStart, UsageUpdate
+from cody.contracts.stream_events import ItemDone, ItemStart, Payload, ResponseDone, ResponseStart, UsageUpdate
 from cody.pipeline.adapters.base import whole_item
 from cody.pipeline.model_request import ModelRequest
 from cody.pipeline.providers.driving import Provider
@@ -35,7 +35,7 @@ async def stream_with_tools(
     """The payloads of one Response, outputs of the tools among them; usage is the sum of all requests."""
     spent: Usage | None = None
     for number in range(1, max_requests + 1):
-        items: list[OutputItem] = []
+        begun: dict[str, OutputItem | None] = {}  # in the order in which they began; None = not done
         done: ResponseDone | None = None
         async with aclosing(provider.stream(request)) as payloads:
             async for payload in payloads:
@@ -46,14 +46,18 @@ async def stream_with_tools(
                         done = payload
                     case UsageUpdate(usage=usage):
                         yield UsageUpdate(usage=_sum(spent, usage))
-                    case ItemDone(final_item=item):
-                        items.append(item)
+                    case ItemStart(item_id=id):
+                        begun[id] = None
+                        yield payload
+                    case ItemDone(item_id=id, final_item=item):
+                        begun[id] = item
                         yield payload
                     case _:
                         yield payload
         if done is None:
             return  # it ended in an error, which was passed on
         spent = spent if done.usage is None else _sum(spent, done.usage)
+        items = [item for item in begun.values() if item is not None]
         calls = _unanswered(items)
         if done.finish_reason != FINISH_TOOL_CALLS or not calls or number == max_requests:
             yield done.model_copy(update={"usage": spent})

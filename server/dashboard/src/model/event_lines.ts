@@ -2,6 +2,7 @@
 
 import type { RunEvent } from '../api/contracts'
 import { bytes, duration, grouped } from '../text/format'
+import { entryOf } from './transcript'
 
 export const GROUPS = ['lifecycle', 'output', 'agent', 'files', 'tests', 'tokens', 'logs', 'warnings'] as const
 export type Group = (typeof GROUPS)[number]
@@ -81,7 +82,7 @@ function describe(event: RunEvent): Text {
     case 'token_usage':
       return { group: 'tokens', tone: 'dim', text: `${grouped(event.inputTokens)} in (${grouped(event.cachedInputTokens)} cached), ${grouped(event.outputTokens)} out` }
     case 'turn_item':
-      return itemText(event.item)
+      return itemText(event.item, event)
     case 'warning':
       return { group: 'warnings', tone: 'warn', text: `${event.code}: ${event.message}` }
     case 'custom':
@@ -97,22 +98,29 @@ function testsText(event: { passed: number; failed: number; skipped: number; dur
   return `${event.passed} passed, ${event.failed} failed${skipped}${took}`
 }
 
-function itemText(item: Record<string, unknown>): Text {
-  const type = String(item.type)
-  if (type === 'message') return { group: 'agent', tone: '', text: firstLine(contentText(item.content)) }
-  if (type === 'reasoning') return { group: 'agent', tone: 'dim', text: firstLine(contentText(item.summary)).replaceAll('**', '') }
-  if (type === 'function_call') return { group: 'agent', tone: '', text: `${String(item.name)} ${firstLine(String(item.arguments ?? ''))}` }
-  if (type === 'function_call_output') {
-    const code = typeof item.exit_code === 'number' ? `exit ${item.exit_code}` : 'done'
+function itemText(item: Record<string, unknown>, event: RunEvent): Text {
+  if (typeof item.type === 'string' && item.type.endsWith('_output')) {
+    const code = typeof item.exit_code === 'number' ? `exit ${item.exit_code}` : item.status === 'incomplete' ? 'unfinished' : 'done'
     const last = String(item.output ?? '').trimEnd().split('\n').at(-1) ?? ''
     return { group: 'agent', tone: item.exit_code ? 'warn' : 'dim', text: `${code}${last ? ` · ${last}` : ''}` }
   }
-  return { group: 'agent', tone: 'dim', text: type }
+  const entry = entryOf(item, event.seq, event.ts)
+  switch (entry.kind) {
+    case 'message':
+      return { group: 'agent', tone: '', text: firstLine(entry.text) }
+    case 'reasoning':
+      return { group: 'agent', tone: 'dim', text: entry.title || firstLine(entry.text) }
+    case 'command':
+      return { group: 'agent', tone: '', text: `$ ${firstLine(entry.script)}` }
+    case 'patch':
+      return { group: 'agent', tone: '', text: `patch: ${entry.paths.map((one) => `${one.change} ${one.path}`).join(', ')}` }
+    case 'plan':
+      return { group: 'agent', tone: 'dim', text: `plan: ${entry.steps.map((step) => step.text).join('; ')}` }
+    case 'tool':
+      return { group: 'agent', tone: '', text: `${entry.name} ${entry.input.replace(/\s+/g, ' ')}` }
+    case 'other':
+      return { group: 'agent', tone: 'dim', text: entry.name }
+  }
 }
 
 const firstLine = (text: string): string => text.trim().split('\n', 1)[0] ?? ''
-
-function contentText(content: unknown): string {
-  if (!Array.isArray(content)) return ''
-  return content.map((part) => (typeof part?.text === 'string' ? part.text : '')).join('\n')
-}

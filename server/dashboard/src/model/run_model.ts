@@ -36,8 +36,8 @@ export interface Turn {
   droppedBytes: number
   attempts: number
   lastMessage: string | null
-  /** True once an event of the turn was seen; before that all there is comes from the server's record. */
-  seen: boolean
+  /** True when this page has all of the turn's events; else the server's record knows better. */
+  whole: boolean
 }
 
 export interface LogPart {
@@ -51,7 +51,8 @@ export interface LogPart {
 const NO_USAGE: TokenUsage = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, totalTokens: 0 }
 
 export class RunModel {
-  readonly turns = new Map<number, Turn>()
+  private readonly turns = new Map<number, Turn>()
+  private readonly records = new Map<number, TurnRecord>()
   readonly log = new LineLog()
   readonly parts: Record<LogName, LogPart[]> = { 'codys-log.md': [], 'decision-log.md': [] }
   lastSeq = 0
@@ -59,9 +60,14 @@ export class RunModel {
   /** Ranges of sequence numbers that the server no longer keeps. */
   readonly gaps: { from: number; to: number }[] = []
 
-  /** The turns in order. */
+  /** The turns in order; one whose events are not all here has the numbers of the server's record. */
   get ordered(): Turn[] {
-    return [...this.turns.values()].sort((a, b) => a.turn - b.turn)
+    return [...this.turns.values()]
+      .sort((a, b) => a.turn - b.turn)
+      .map((turn) => {
+        const record = turn.whole ? undefined : this.records.get(turn.turn)
+        return record ? withRecord(turn, record) : turn
+      })
   }
 
   /** Takes an event in; false for one that is known already. */
@@ -76,12 +82,11 @@ export class RunModel {
     return true
   }
 
-  /** Fills in what the stream did not bring: turns whose events are gone. */
+  /** What the server keeps of each turn, for those whose events are gone. */
   takeRecords(records: readonly TurnRecord[]): void {
     for (const record of records) {
-      const turn = this.turn(record.turn)
-      const missed = this.gaps.length > 0 && record.status !== 'running'
-      if (!turn.seen || missed) takeRecord(turn, record)
+      this.records.set(record.turn, record)
+      this.turn(record.turn)
     }
   }
 
@@ -93,6 +98,8 @@ export class RunModel {
 
   private noteGap(from: number, to: number, ts: string): void {
     this.gaps.push({ from, to })
+    // The turn in which events are missing may be any of those that had not ended.
+    for (const turn of this.turns.values()) if (turn.status === 'running') turn.whole = false
     const text = `events ${from} to ${to} are no longer kept by the server; the turns below are from its record`
     this.log.add({ seq: to, ts, turn: null, group: 'warnings', type: 'gap', tone: 'warn', text })
   }
@@ -126,17 +133,17 @@ function newTurn(turn: number): Turn {
     droppedBytes: 0,
     attempts: 0,
     lastMessage: null,
-    seen: false,
+    whole: false,
   }
 }
 
 function takeTurnEvent(turn: Turn, event: RunEvent): void {
-  turn.seen = true
   switch (event.type) {
     case 'turn_started':
       // An interrupted turn is done again under its number; what it cost and did the first time does not count.
-      if (turn.attempts > 0) Object.assign(turn, { ...newTurn(turn.turn), attempts: turn.attempts, seen: true })
+      if (turn.attempts > 0) Object.assign(turn, { ...newTurn(turn.turn), attempts: turn.attempts })
       turn.attempts++
+      turn.whole = true
       turn.startedAt = event.ts
       turn.pid = event.pid
       break
@@ -191,19 +198,22 @@ function takeTurnEvent(turn: Turn, event: RunEvent): void {
   }
 }
 
-function takeRecord(turn: Turn, record: TurnRecord): void {
-  turn.status = record.status
-  turn.startedAt = record.startedAt
-  turn.durationMs = record.durationMs
-  turn.pid = record.pid
-  turn.exitCode = record.exitCode
-  turn.usage = record.tokenUsage
-  for (const path of record.files) if (!turn.files.has(path)) turn.files.set(path, 'written')
-  turn.filesWritten = record.filesWritten
-  turn.testsPassed = record.testsPassed
-  turn.testsFailed = record.testsFailed
-  turn.error = record.error
-  turn.lastMessage = record.lastMessage
+function withRecord(turn: Turn, record: TurnRecord): Turn {
+  return {
+    ...turn,
+    status: record.status,
+    startedAt: record.startedAt,
+    durationMs: record.durationMs,
+    pid: record.pid,
+    exitCode: record.exitCode,
+    usage: record.tokenUsage,
+    files: new Map([...record.files.map((path) => [path, 'written'] as const), ...turn.files]),
+    filesWritten: record.filesWritten,
+    testsPassed: record.testsPassed,
+    testsFailed: record.testsFailed,
+    error: record.error,
+    lastMessage: record.lastMessage,
+  }
 }
 
 function sum(left: TokenUsage, right: TokenUsage): TokenUsage {

@@ -40,11 +40,12 @@ export function addItem(entries: Entry[], item: Record<string, unknown>, seq: nu
     else entries.push({ seq, ts, kind: 'tool', callId, name: 'output', input: '', output: outputOf(item) })
     return
   }
-  const entry = entryOf(type, item, seq, ts)
-  if (entry) entries.push(entry)
+  entries.push(entryOf(item, seq, ts))
 }
 
-function entryOf(type: string, item: Record<string, unknown>, seq: number, ts: string): Entry | null {
+/** The entry that an item begins; outputs complete one instead. */
+export function entryOf(item: Record<string, unknown>, seq: number, ts: string): Entry {
+  const type = text(item.type)
   if (type === 'message') return { seq, ts, kind: 'message', text: texts(item.content), role: text(item.role) }
   if (type === 'reasoning') {
     const whole = texts(item.summary) || texts(item.content)

@@ -112,7 +112,7 @@ function optionsOf(
       y: { range: (_, __, high) => [0, high && high > 0 ? high * 1.08 : 1] },
     },
     axes: [
-      { ...look, grid: { show: false }, size: 24, incrs: TURN_STEPS },
+      { ...look, grid: { show: false }, size: 24, incrs: TURN_STEPS, values: (plot, ticks) => ticks.map((tick) => (tick <= (plot.data[0].at(-1) ?? 0) ? String(tick) : '')) },
       { ...look, grid: { stroke: colour('--line'), width: 1 }, size: 46, values: (_, ticks) => ticks.map(format) },
     ],
     cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },

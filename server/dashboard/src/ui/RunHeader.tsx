@@ -1,9 +1,11 @@
 // What a run is and how it does, and the ways to steer it. A click shows at once; what the server answers decides.
 
-import { useRef, useState } from 'preact/hooks'
+import { useMemo, useRef, useState } from 'preact/hooks'
 import { type ControlAction, type RunSnapshot, type RunStatus, TERMINAL } from '../api/contracts'
 import { control } from '../api/runs'
+import type { Turn } from '../model/run_model'
 import type { RunSession } from '../model/run_session'
+import { useStore } from '../model/store'
 import { ago, compact, duration, elapsedMs, grouped, moment } from '../text/format'
 import { Figure, Notice, Status } from './bits'
 
@@ -29,6 +31,8 @@ export function RunHeader({ session, run, nowMs }: { session: RunSession; run: R
       session.readSoon()
     }
   }
+  const version = useStore(session.version)
+  const turns = useMemo(() => session.model.ordered, [session, version])
   const shown = asked ? ASKED[asked] : run.status
   return (
     <header class="run-head">
@@ -51,7 +55,7 @@ export function RunHeader({ session, run, nowMs }: { session: RunSession; run: R
         {run.host && <span>on {run.host}</span>}
         <span title={moment(run.updatedAt)}>active {ago(run.updatedAt, nowMs)}</span>
       </p>
-      <Numbers run={run} nowMs={nowMs} />
+      <Numbers run={run} turns={turns} nowMs={nowMs} />
       {refused && <Notice tone="bad">{refused}</Notice>}
       <Outcome run={run} />
       <dialog ref={dialog} aria-labelledby="cancel-title" class="dialog">
@@ -123,11 +127,21 @@ function Actions({ runId, status, isBusy, onAct, onCancel }: ActionsProps) {
   )
 }
 
-function Numbers({ run, nowMs }: { run: RunSnapshot; nowMs: number }) {
+/** The last test run that there was: a sum over the turns would never forget what was mended since. */
+function latestTests(turns: Turn[]): { passed: number; failed: number } | null {
+  for (const turn of turns.toReversed()) {
+    const last = turn.testRuns.at(-1)
+    if (last) return last
+    if (turn.testsPassed + turn.testsFailed > 0) return { passed: turn.testsPassed, failed: turn.testsFailed }
+  }
+  return null
+}
+
+function Numbers({ run, turns, nowMs }: { run: RunSnapshot; turns: Turn[]; nowMs: number }) {
   const { stats } = run
   const elapsed = elapsedMs(run, nowMs)
+  const tests = latestTests(turns)
   const cached = stats.inputTokens ? Math.round((100 * stats.cachedInputTokens) / stats.inputTokens) : 0
-  const tests = stats.testsPassed + stats.testsFailed
   return (
     <dl class="figures run-numbers">
       <Figure name="Turn" value={`${run.currentTurn ?? 0}${run.config.maxTurns ? ` / ${run.config.maxTurns}` : ''}`} />
@@ -141,9 +155,9 @@ function Numbers({ run, nowMs }: { run: RunSnapshot; nowMs: number }) {
       <Figure name="Files" value={grouped(stats.filesWritten)} hint="written, summed over the turns" />
       <Figure
         name="Tests"
-        value={tests ? `${grouped(stats.testsPassed)} / ${grouped(tests)}` : '–'}
-        tone={stats.testsFailed ? 'bad' : undefined}
-        hint="passed of all, summed over the turns"
+        value={tests ? `${grouped(tests.passed)} / ${grouped(tests.passed + tests.failed)}` : '–'}
+        tone={tests?.failed ? 'bad' : undefined}
+        hint={`passed in the latest run of tests; over all turns ${grouped(stats.testsPassed)} passed, ${grouped(stats.testsFailed)} failed`}
       />
       <Figure name="Watching" value={run.subscribers} hint="open streams of this run's events" />
     </dl>
