@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     token: Annotated[str | None, Field(min_length=16, validation_alias=_names("CODY_TOKEN"))] = None
     """The token that the CLI sends and the server takes as its local one; null = the one in the state folder."""
     workspace_roots: Annotated[tuple[Path, ...], NoDecode, Field(validation_alias=_names("CODY_WORKSPACE_ROOTS"))] = ()
+    """Folders that runs may work in, or below. Empty: `rooted` makes it the current folder; without that, anywhere."""
     allow_danger: Annotated[bool, Field(validation_alias=_names("CODY_ALLOW_DANGER"))] = False
     codex_bin: Annotated[str | None, Field(validation_alias=_names("CODY_CODEX_BIN"))] = None
     redis_url: Annotated[str | None, Field(validation_alias=_names("REDIS_URL"))] = None
@@ -133,6 +134,19 @@ def load_settings(**flags: Any) -> Settings:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(str(part) for part in e['loc'])}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(f"settings: {problems}") from None
+
+
+def rooted(settings: Settings) -> Settings:
+    """The settings of a process that works on runs: its workspace roots as real paths, by default the current folder.
+
+    Raises ConfigurationError for a root that is not a folder: a misspelt one would only be noticed by the first run.
+    """
+    roots = settings.workspace_roots or (Path.cwd(),)
+    for root in roots:
+        if not root.expanduser().is_dir():
+            raise ConfigurationError(f"--workspace-root {root} (CODY_WORKSPACE_ROOTS) is not a folder")
+    real = tuple(Path(os.path.realpath(root.expanduser())) for root in roots)
+    return settings.model_copy(update={"workspace_roots": real})
 
 
 def process_secrets(settings: Settings) -> list[Secret]:

@@ -204,9 +204,8 @@ async def _server(demo: Demo, own_env: Mapping[str, str]) -> AsyncIterator[str]:
     # Nothing of the user's settings: their Redis, say, has servers that would take the demo's run over.
     kept = {name: value for name, value in os.environ.items() if name in KEPT_SETTINGS or not _is_setting(name)}
     settings = load_settings(state_dir=demo.state_dir, host="127.0.0.1")
-    started = await start_server(
-        settings, "--port", "0", "--idle-exit", SERVER_IDLE_EXIT_S, "--on-shutdown", "cancel", env={**kept, **own_env}
-    )
+    flags = ["--port", "0", "--idle-exit", SERVER_IDLE_EXIT_S, "--on-shutdown", "cancel"]
+    started = await start_server(settings, *flags, f"--workspace-root={demo.workspace}", env={**kept, **own_env})
     try:
         yield started.url
     finally:

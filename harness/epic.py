@@ -154,6 +154,21 @@ def is_in_place(folder: Path) -> bool:
         return False
 
 
+def check_in_place(epic: Epic, config: RunConfig) -> None:
+    """Raises InvalidRequest when the folders of the epic are no longer what they were when it was located.
+
+    To be asked before each turn: what was checked at the start counts for nothing once a link stands in its place.
+    """
+    if not is_in_place(epic.working_dir) or os.path.realpath(config.working_dir) != str(epic.working_dir):
+        raise InvalidRequest(
+            f"workingDir {config.working_dir!r} leads somewhere else than when the run was taken up: refused",
+            details={"field": "config.workingDir"},
+        )
+    for folder in (epic.harness_dir, epic.epic_dir):
+        if not is_in_place(folder):
+            raise InvalidRequest(f"{folder} was replaced by a link: refused", details={"field": "epicId"})
+
+
 def read(epic: Epic) -> EpicText:
     """The epic's texts as they are now. A file that is missing or refused is empty and says so in its note.
 

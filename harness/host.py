@@ -14,7 +14,8 @@ from structlog import get_logger
 
 from cody.errors import CodyError, ConfigurationError
 from cody.logs import configure_logs, log_level
-from cody.settings import Settings, load_settings
+from cody.redaction import Redactor
+from cody.settings import Settings, load_settings, process_secrets, rooted
 from harness.service import RunService
 
 log = get_logger()
@@ -34,7 +35,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--concurrency", type=int, metavar="N", help="how many runs at a time (default 4)")
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where prompts and raw output are kept")
-    parser.add_argument("--workspace-root", type=Path, action="append", metavar="DIR", help="work only inside DIR")
+    parser.add_argument(
+        "--workspace-root",
+        type=Path,
+        action="append",
+        metavar="DIR",
+        help="work only inside DIR (default: the current folder)",
+    )
     parser.add_argument("--allow-danger", action="store_true", default=None, help="allow danger-full-access runs")
     parser.add_argument(
         "--on-shutdown",
@@ -59,7 +66,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         )
     if settings.concurrency < 1:
         raise ConfigurationError("--concurrency must be at least 1: a worker that takes no run has nothing to do")
-    return settings
+    return rooted(settings)
 
 
 async def _work(settings: Settings) -> None:
@@ -87,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_logs(log_level())
     try:
         settings = _settings(options)
+        configure_logs(log_level(), redactor=Redactor(process_secrets(settings)))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_work(settings))
     except CodyError as error:

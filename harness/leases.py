@@ -103,10 +103,10 @@ class LeaseKeeper:
 
     async def _renew(self) -> bool:
         before_ns = boottime_ns()
-        for lease in [one for one in self._leases.values() if one.has_run_out(before_ns)]:
+        for late in [one for one in self._leases.values() if one.has_run_out(before_ns)]:
             # Where requests arrive and only answers are lost, renewing on would keep everyone else from the run for ever.
-            log.error("lease.ran_out", run_id=lease.run_id)
-            self._lose(lease)
+            log.error("lease.ran_out", run_id=late.run_id)
+            self._lose(late)
         run_ids = list(self._leases)
         if not run_ids:
             return True

@@ -27,6 +27,7 @@ from harness import epic
 from harness.agents.base import Agent, Body
 from harness.journal import Journal, JournalBroken, StoreCorrupt, StoreLost, now_ms
 from harness.leases import Lease, LeaseKeeper
+from harness.permission import check_allowed
 from harness.process import ProcessesLeft, sweep
 from harness.slots import Slot, Slots
 from harness.spool import Spool
@@ -104,6 +105,8 @@ class Ownership:
             shared.keeper.add(lease)
             if state.status != "queued":
                 await self._recover(journal, fields, state)
+            # This host may have other roots than the server that accepted the run, and links may lead elsewhere by now.
+            await asyncio.to_thread(check_allowed, config, shared.settings)
             turns = await TurnMaker.prepare(
                 run_id=self._run_id,
                 fence=self._claim.fence,

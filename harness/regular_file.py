@@ -18,6 +18,10 @@ from pathlib import Path
 ReadRange = Callable[[int, int], bytes]
 """`read(start, max_bytes)`: the bytes from `start` on, fewer where the file ends."""
 
+_FOLDER_FLAGS = (
+    # O_PATH needs no permission to list: a folder that may only be entered is one that Cody may go through.
+    getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+)
 _OPEN_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _KINDS = {
     stat.S_IFLNK: "a symbolic link",
@@ -56,21 +60,46 @@ class RegularFile:
 
 @contextmanager
 def opened(path: Path) -> Iterator[RegularFile]:
-    """The regular file at `path`; raises FileNotFoundError, NotRegular, or what else the system says (OSError)."""
-    # Looked at before it is opened too: opening a FIFO wakes its writer, opening a device can act.
-    _require_regular(os.lstat(path).st_mode)
+    """The regular file at `path`, an absolute path without links: no component of it is followed if it is one by now.
+
+    Raises FileNotFoundError, NotRegular, or what else the system says (OSError).
+    """
+    folder = _opened_folder(path.parent)
     try:
-        fd = os.open(path, _OPEN_FLAGS)
+        # Looked at before it is opened too: opening a FIFO wakes its writer, opening a device can act.
+        _require_regular(os.stat(path.name, dir_fd=folder, follow_symlinks=False).st_mode)
+        fd = os.open(path.name, _OPEN_FLAGS, dir_fd=folder)
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.ENXIO}:
             raise NotRegular(error.errno, "is not a regular file") from None
         raise
+    finally:
+        os.close(folder)
     try:
         status = os.fstat(fd)
         _require_regular(status.st_mode)
         yield RegularFile(fd, status.st_size)
     finally:
         os.close(fd)
+
+
+def _opened_folder(folder: Path) -> int:
+    """A descriptor of this folder, walked to from the root, one component after the other.
+
+    A check of the path before it is opened as a whole would leave a moment in which a link can take a component's place.
+    """
+    current = os.open(folder.anchor, _FOLDER_FLAGS)
+    for name in folder.parts[1:]:
+        try:
+            below = os.open(name, _FOLDER_FLAGS, dir_fd=current)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                raise NotRegular(error.errno, f"is not a regular file: {name} on the way to it is no folder") from None
+            raise
+        finally:
+            os.close(current)
+        current = below
+    return current
 
 
 def _require_regular(mode: int) -> None:

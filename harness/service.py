@@ -29,7 +29,7 @@ from cody.contracts.run import (
     TurnRecord,
 )
 from cody.contracts.wire import utc_text
-from cody.errors import CodyError, Forbidden, NotFound, StoreUnavailable
+from cody.errors import CodyError, NotFound, StoreUnavailable
 from cody.redaction import Redactor, secrets_of
 from cody.settings import Settings, process_secrets
 from cody.store import control, meta, runs, subscribers
@@ -40,6 +40,7 @@ from cody.store.events import Frame
 from harness import epic, prompt
 from harness.crew import Crew
 from harness.journal import now_ms
+from harness.permission import check_allowed
 from harness.sweep import become_subreaper
 from harness.tail import Cursor, TailHub
 
@@ -125,7 +126,7 @@ class RunService:
         The same key with the same request gives the same run, within a day; with another request it raises Conflict.
         """
         store = self._store
-        self._check_allowed(request)
+        check_allowed(request.config, self._settings)
         await asyncio.to_thread(epic.locate, request.config, request.epic_id)
         with store_calls("start a run"):
             run_id = await runs.create(
@@ -142,21 +143,6 @@ class RunService:
         if snapshot.status == "queued":
             await store.crew.submit(run_id)
         return StartRunAnswer(run_id=run_id, stream_key=snapshot.stream_key, meta=snapshot)
-
-    def _check_allowed(self, request: StartRunRequest) -> None:
-        config = request.config
-        if config.sandbox == "danger-full-access" and not self._settings.allow_danger:
-            raise Forbidden(
-                "config.sandbox: danger-full-access lets the agent change anything on this machine; the server allows it only "
-                "when it was started with --allow-danger",
-                details={"field": "config.sandbox"},
-            )
-        roots = [Path(root).resolve() for root in self._settings.workspace_roots]
-        if roots and not any(Path(config.working_dir).resolve().is_relative_to(root) for root in roots):
-            raise Forbidden(
-                "config.workingDir is not inside a folder that this server works in (--workspace-root)",
-                details={"field": "config.workingDir"},
-            )
 
     async def page(self, *, limit: int, status: RunStatus | None, epic_id: str | None, cursor: str | None) -> RunPage:
         """One page of runs, newest first; raises InvalidRequest for a cursor that no listing gave."""
@@ -217,7 +203,7 @@ class RunService:
 
     async def preview(self, request: StartRunRequest) -> PreviewAnswer:
         """The prompt that such a run would begin with; starts nothing. Raises what `start` raises for the request."""
-        self._check_allowed(request)
+        check_allowed(request.config, self._settings)
         secrets = Redactor([*process_secrets(self._settings), *secrets_of(request.config.env)])
 
         def assembled() -> str:

@@ -240,6 +240,7 @@ class Turn:
     def _prepare(self) -> TurnRequest:
         """Assemble the prompt and keep it; blocking."""
         maker = self._maker
+        epics.check_in_place(maker.epic, maker.config)
         folder = maker.turn_dir(self.number)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         text = prompt.assemble(
@@ -267,7 +268,8 @@ class Turn:
         maker = self._maker
         own = Launch(
             argv=launch.argv,
-            cwd=launch.cwd,
+            # Where the epic was found, all links resolved: a link in config.workingDir may lead elsewhere by now.
+            cwd=maker.epic.working_dir,
             env={**launch.env, **maker.markers(self.number)},
             stdin=launch.stdin,
         )

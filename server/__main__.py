@@ -17,7 +17,8 @@ from structlog import get_logger
 
 from cody.errors import CodyError
 from cody.logs import configure_logs, log_level
-from cody.settings import load_settings
+from cody.redaction import Redactor
+from cody.settings import load_settings, process_secrets, rooted
 from server.listening import NotLoopback
 from server.serve import serve
 from server.stop import StopSignals
@@ -33,16 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; answers the exit code."""
     stop = StopSignals()
     stop.install()
+    redactor = Redactor(())
     try:
         flags = flags_of(arguments)
         configure_logs(log_level())
-        settings = load_settings(**flags)
+        settings = rooted(load_settings(**flags))
+        redactor = Redactor(process_secrets(settings))
+        configure_logs(log_level(), redactor=redactor)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, stop))
     except NotLoopback as error:
-        return _refuse(error.message, WRONG_USAGE)
+        return _refuse(redactor.clean_text(error.message), WRONG_USAGE)
     except Exception as error:
-        return _refuse(_reason(error), BROKEN)
+        return _refuse(redactor.clean_text(_reason(error)), BROKEN)
     finally:
         stop.ignore()
     return 0
@@ -84,7 +88,7 @@ def flags_of(arguments: Sequence[str] | None) -> dict[str, Any]:
         type=Path,
         action="append",
         metavar="DIR",
-        help="folder that runs may work in; may be given several times",
+        help="folder that runs may work in; may be given several times (default: the current folder)",
     )
     parser.add_argument(
         "--allow-danger", action="store_true", default=None, help="allow runs with sandbox danger-full-access"

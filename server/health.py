@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cody import __version__
+from cody.contracts.health import Alive, Ready
 from cody.errors import StoreUnavailable
 from harness.service import RunService
+from server import operations
 from server.metrics import CONTENT_TYPE_LATEST, Metrics
 from server.query import Query
-from server.routes import Endpoint
+from server.routes import Endpoint, json_answer
 
 
 class HealthEndpoints:
@@ -23,14 +24,14 @@ class HealthEndpoints:
 
     def table(self) -> list[Endpoint]:
         return [
-            Endpoint("GET", "/healthz", self.alive, scope=None),
-            Endpoint("GET", "/readyz", self.ready),
-            Endpoint("GET", "/metrics", self.metrics),
+            Endpoint("GET", "/healthz", self.alive, scope=None, operation=operations.ALIVE),
+            Endpoint("GET", "/readyz", self.ready, operation=operations.READY),
+            Endpoint("GET", "/metrics", self.metrics, operation=operations.METRICS),
         ]
 
     async def alive(self, request: Request, query: Query) -> Response:
         """Nothing is asked of anyone: a process that answers is alive, whatever Redis does."""
-        return _json({"status": "ok", "version": __version__})
+        return json_answer(Alive(version=__version__))
 
     async def ready(self, request: Request, query: Query) -> Response:
         """200 when runs can be started, else StoreUnavailable (503); both with every check in words."""
@@ -38,12 +39,9 @@ class HealthEndpoints:
         if not found.ready:
             details = {"checks": found.checks, "degraded": found.degraded}
             raise StoreUnavailable("runs can't be started now: see details.checks", details=details)
-        return _json({"ready": True, "checks": found.checks, "degraded": found.degraded})
+        return json_answer(Ready(checks=found.checks, degraded=found.degraded))
 
     async def metrics(self, request: Request, query: Query) -> Response:
         text = await asyncio.to_thread(self._metrics.text)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
 
-
-def _json(content: object) -> Response:
-    return Response(orjson.dumps(content), media_type="application/json")

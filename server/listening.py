@@ -27,7 +27,8 @@ def loopback_address(host: str) -> str:
         address = None
     if address is None or not address.is_loopback:
         raise NotLoopback(
-            f"host {host!r} is not a loopback address: until Cody has access tokens it listens on 127.0.0.1 or ::1 only"
+            f"host {host!r} is not a loopback address: Cody speaks plain HTTP, and listens on 127.0.0.1 or ::1 only; from "
+            "another machine, reach it by `ssh -L`"
         )
     return str(address)
 

@@ -14,6 +14,7 @@ from cody.contracts.audit import TokenScope
 from cody.contracts.wire import Wire
 from cody.errors import Forbidden, NotFound
 from server.auth import caller_of
+from server.operations import Operation
 from server.problems import printable
 from server.query import Query, query_of
 
@@ -32,6 +33,8 @@ class Endpoint:
     """The answer takes as long as the client likes: its duration says nothing."""
     scope: TokenScope | None = "read"
     """What the caller's token must allow; None = nobody is asked who they are."""
+    operation: Operation | None = None
+    """What the API's document says of it; None = it is no part of the API."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from cody.contracts.run import ControlAction, ControlRequest, ReasonRequest, StartRunRequest
 from cody.errors import NotFound
 from harness.service import RunService
+from server import operations
 from server.auth import caller_of
 from server.body import json_body, optional_json_body
 from server.limits import Counted, Limits
@@ -40,20 +41,20 @@ class RunEndpoints:
 
     def table(self) -> list[Endpoint]:
         return [
-            Endpoint("POST", f"{RUNS}/continuous", self.start, scope="control"),
-            Endpoint("POST", f"{RUNS}/preview", self.preview, scope="control"),
-            Endpoint("GET", RUNS, self.page, frozenset({"limit", "status", "epicId", "cursor"})),
-            Endpoint("GET", RUN, self.snapshot),
-            Endpoint("GET", f"{RUN}/status", self.snapshot),
-            Endpoint("POST", f"{RUN}/control", self.control, scope="control"),
-            Endpoint("POST", f"{RUN}/pause", self._action("pause"), scope="control"),
-            Endpoint("POST", f"{RUN}/resume", self._action("resume"), scope="control"),
-            Endpoint("POST", f"{RUN}/cancel", self._action("cancel"), scope="control"),
-            Endpoint("GET", f"{RUN}/stream", self.stream, frozenset({"from"}), streams=True),
-            Endpoint("GET", f"{RUN}/turns", self.turns),
-            Endpoint("GET", TURN, self.turn),
-            Endpoint("GET", f"{TURN}/output", self.output, frozenset({"offset"}), streams=True),
-            Endpoint("GET", f"{RUN}/prompt", self.prompt),
+            Endpoint("POST", f"{RUNS}/continuous", self.start, scope="control", operation=operations.START),
+            Endpoint("POST", f"{RUNS}/preview", self.preview, scope="control", operation=operations.PREVIEW),
+            Endpoint("GET", RUNS, self.page, frozenset({"limit", "status", "epicId", "cursor"}), operation=operations.LIST),
+            Endpoint("GET", RUN, self.snapshot, operation=operations.SNAPSHOT),
+            Endpoint("GET", f"{RUN}/status", self.snapshot, operation=operations.STATUS),
+            Endpoint("POST", f"{RUN}/control", self.control, scope="control", operation=operations.CONTROL),
+            self._by_path("pause"),
+            self._by_path("resume"),
+            self._by_path("cancel"),
+            Endpoint("GET", f"{RUN}/stream", self.stream, frozenset({"from"}), streams=True, operation=operations.STREAM),
+            Endpoint("GET", f"{RUN}/turns", self.turns, operation=operations.TURNS),
+            Endpoint("GET", TURN, self.turn, operation=operations.TURN),
+            Endpoint("GET", f"{TURN}/output", self.output, frozenset({"offset"}), streams=True, operation=operations.OUTPUT),
+            Endpoint("GET", f"{RUN}/prompt", self.prompt, operation=operations.PROMPT),
         ]
 
     async def start(self, request: Request, query: Query) -> Response:
@@ -80,6 +81,10 @@ class RunEndpoints:
     async def control(self, request: Request, query: Query) -> Response:
         asked = await json_body(request, ControlRequest)
         return json_answer(await self._service.control(_run_id(request), asked.action, asked.reason))
+
+    def _by_path(self, action: ControlAction) -> Endpoint:
+        operation = operations.control_by_path(action)
+        return Endpoint("POST", f"{RUN}/{action}", self._action(action), scope="control", operation=operation)
 
     def _action(self, action: ControlAction) -> Handler:
         async def act(request: Request, query: Query) -> Response:

@@ -34,8 +34,10 @@ TAIL_BYTES = 4096
 TAIL_LINES = 15
 
 
-async def ensure_server(settings: Settings, console: Console) -> str:
+async def ensure_server(settings: Settings, console: Console, working_dir: Path) -> str:
     """The URL of a server that answers: the one that runs, or a new one, which this waits for.
+
+    A new one works in all of the user's home folder when `working_dir` is inside, else in `working_dir` only.
 
     Raises ServerUnreachable: with the end of the new server's log when it could not be started, and when CODY_URL names
     a server that does not answer. `console` gets a line while there is something to wait for.
@@ -52,7 +54,7 @@ async def ensure_server(settings: Settings, console: Console) -> str:
         raise ConfigurationError(f"the state folder {settings.state_dir} can't be made: {error}") from error
     async with _only_one(settings.state_dir / "server.start"):
         # Another command may have started it while this one waited.
-        return await find_server(settings) or await _start(settings, console)
+        return await find_server(settings) or await _start(settings, console, working_dir)
 
 
 @asynccontextmanager
@@ -68,11 +70,21 @@ async def _only_one(path: Path) -> AsyncIterator[None]:
         yield
 
 
-async def _start(settings: Settings, console: Console) -> str:
+async def _start(settings: Settings, console: Console, working_dir: Path) -> str:
     log_path = settings.state_dir / LOG_NAME
     console.print(f"no server is running: starting one (log: {log_path})", style="dim", soft_wrap=True)
-    started = await start_server(settings, "--port", str(_port(settings)), "--idle-exit", str(IDLE_EXIT_S))
+    flags = ["--port", str(_port(settings)), "--idle-exit", str(IDLE_EXIT_S)]
+    if not settings.workspace_roots:
+        # Without it the server would take its own current folder: the state folder.
+        flags.append(f"--workspace-root={workspace_root(working_dir, Path.home())}")
+    started = await start_server(settings, *flags)
     return started.url
+
+
+def workspace_root(working_dir: Path, home: Path) -> Path:
+    """Where a server may work that `cody run` starts: later runs of the same user should find it good enough too."""
+    real, real_home = Path(os.path.realpath(working_dir)), Path(os.path.realpath(home))
+    return real_home if real.is_relative_to(real_home) and real_home != Path("/") else real
 
 
 @dataclass(frozen=True, slots=True)

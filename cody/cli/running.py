@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rich.text import Text
 
 from cody.cli import exits
@@ -19,7 +21,7 @@ from cody.settings import Settings
 async def start_run(settings: Settings, request: StartRunRequest, *, detach: bool, json: bool) -> int:
     """The work of `cody run`; the exit code."""
     errors = stderr_console()
-    url = await ensure_server(settings, errors)
+    url = await ensure_server(settings, errors, Path(request.config.working_dir))
     async with CodyClient(url, token=token_for(settings, url)) as client:
         answer = await client.start(request)
         if detach:

@@ -76,17 +76,24 @@ class ArchiveNews:
                 found = await self._read_group(consumer, count, block_ms)
         return await self._known(found)
 
-    async def claim_stale(self, consumer: str, *, min_idle_ms: int, count: int = 1000) -> list[News]:
+    async def claim_stale(
+        self,
+        consumer: str,
+        *,
+        min_idle_ms: int,
+        count: int = 1000,
+        forget_after_ms: int = CONSUMER_FORGOTTEN_AFTER_MS,
+    ) -> list[News]:
         """Notifications that were given to someone (also to this consumer) and not acknowledged for so long.
 
-        Forgets consumers that are gone for good.
+        Forgets consumers that have not been heard of for `forget_after_ms` and hold nothing.
         """
         with store_calls("claim the archive's news"):
             try:
                 _, entries, *_ = await self._redis.xautoclaim(
                     keys.ARCHIVE_NEWS, GROUP, consumer, min_idle_ms, count=count
                 )
-                await self._forget_consumers()
+                await self._forget_consumers(forget_after_ms)
             except ResponseError as error:
                 if not str(error).startswith("NOGROUP"):
                     raise
@@ -132,9 +139,9 @@ class ArchiveNews:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    async def _forget_consumers(self) -> None:
+    async def _forget_consumers(self, after_ms: int) -> None:
         for one in await self._redis.xinfo_consumers(keys.ARCHIVE_NEWS, GROUP):
-            if one["pending"] == 0 and one["idle"] > CONSUMER_FORGOTTEN_AFTER_MS:
+            if one["pending"] == 0 and one["idle"] > after_ms:
                 await self._redis.xgroup_delconsumer(keys.ARCHIVE_NEWS, GROUP, one["name"])
 
     async def _known(self, entries: Iterable[RawEntry]) -> list[News]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -13,12 +14,21 @@ QUEUED = f"{PREFIX}:runs:queued"
 DOCKET = f"{PREFIX}:docket"
 ARCHIVE_NEWS = f"{PREFIX}:archive:news"
 
+RESPONSES_PREFIX = "codex"
+RESPONSE_NEWS = f"{RESPONSES_PREFIX}:runs:news"
+RESPONSES_ACTIVE = f"{RESPONSES_PREFIX}:runs:active"
+DEAD_LETTERS = f"{RESPONSES_PREFIX}:dead-letters"
+
 EVENTS_MAXLEN = 50_000
 """Approximate: Redis trims whole nodes, so a stream may hold some hundred entries more."""
 CTL_MAXLEN = 1_000
 NEWS_MAXLEN = 100_000
 """Approximate. A notification that is trimmed costs nothing: the archive's sweep finds the run by its index."""
 WAKE_TTL_S = 120
+RESPONSE_EVENTS_KEPT = 1_000
+"""Of those that the projector has acknowledged; one that it has not is never trimmed."""
+DEAD_LETTERS_MAXLEN = 10_000
+THREAD_RESPONSES_KEPT = 1_000
 
 
 _RUN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
@@ -61,6 +71,23 @@ def wake(worker_id: str) -> str:
     return f"{PREFIX}:worker:{worker_id}:wake"
 
 
+def response_events(response_id: str) -> str:
+    return f"{RESPONSES_PREFIX}:run:{response_id}:events"
+
+
+def response_publisher(response_id: str) -> str:
+    return f"{RESPONSES_PREFIX}:run:{response_id}:publisher"
+
+
+def response_projector(response_id: str) -> str:
+    return f"{RESPONSES_PREFIX}:run:{response_id}:projector"
+
+
+def thread_responses(thread_id: str) -> str:
+    """Ids of threads come from providers and clients: a hash has no separators and one length."""
+    return f"{RESPONSES_PREFIX}:thread:{hashlib.sha256(thread_id.encode()).hexdigest()}:responses"
+
+
 def of_run(run_id: str) -> list[str]:
     """The keys that get a TTL when the run has ended; the lock has one of its own."""
     return [events(run_id), control(run_id), meta(run_id), subscribers(run_id), turns(run_id)]
@@ -89,6 +116,13 @@ def _rule(
     return KeyRule(pattern, type, always_ttl, bound, max_entries)
 
 
+def _response_rule(
+    name: str, type: Literal["stream", "string"], bound: str, *, always_ttl: bool = False
+) -> KeyRule:
+    pattern = re.compile(re.escape(f"{RESPONSES_PREFIX}:run:") + r"[0-9A-Za-z_-]{1,64}" + re.escape(f":{name}") + r"\Z")
+    return KeyRule(pattern, type, always_ttl, bound)
+
+
 RULES: tuple[KeyRule, ...] = (
     _rule(f"{PREFIX}:run:ID:events", "stream", "MAXLEN ~ 50,000", max_entries=EVENTS_MAXLEN + 5_000),
     _rule(f"{PREFIX}:run:ID:ctl", "stream", "MAXLEN ~ 1,000", max_entries=CTL_MAXLEN + 200),
@@ -101,6 +135,19 @@ RULES: tuple[KeyRule, ...] = (
     _rule(ACTIVE, "zset", "runs that have not ended"),
     _rule(QUEUED, "zset", "runs that no host has taken yet"),
     _rule(ARCHIVE_NEWS, "stream", "MAXLEN ~ 100,000", max_entries=NEWS_MAXLEN + 5_000),
+    _response_rule("events", "stream", "about 1,000 acknowledged events, and all that are not"),
+    _response_rule("publisher", "string", "PX", always_ttl=True),
+    _response_rule("projector", "string", "PX", always_ttl=True),
+    _rule(RESPONSE_NEWS, "stream", "MAXLEN ~ 100,000", max_entries=NEWS_MAXLEN + 5_000),
+    _rule(RESPONSES_ACTIVE, "zset", "responses that have not ended"),
+    _rule(DEAD_LETTERS, "stream", "MAXLEN ~ 10,000", max_entries=DEAD_LETTERS_MAXLEN + 500),
+    KeyRule(
+        re.compile(re.escape(f"{RESPONSES_PREFIX}:thread:") + "[0-9a-f]{64}:responses\\Z"),
+        "zset",
+        True,
+        "the newest 1,000",
+        THREAD_RESPONSES_KEPT,
+    ),
     KeyRule(re.compile(re.escape(f"{PREFIX}:idempotency:") + "[0-9a-f]{64}\\Z"), "hash", True, "TTL of a day"),
 )
 

@@ -118,6 +118,7 @@ class Machine:
                     "REDIS_URL": redis_url,
                     "CODY_LOCK_TTL_MS": str(ttl_ms),
                     "CODY_GRACE_SEC": str(grace_s),
+                    "CODY_WORKSPACE_ROOTS": str(folder),
                     **environment,
                 },
                 stdin=subprocess.DEVNULL,
@@ -125,10 +126,15 @@ class Machine:
                 stderr=errors,
                 start_new_session=True,
             )
-        assert process.stdout is not None
-        line = await asyncio.to_thread(process.stdout.readline)
-        assert b"working on" in line, log.read_text(encoding="utf-8", errors="replace")
-        return cls(name, process, _supervisor(process.pid), log, isolated)
+        try:
+            assert process.stdout is not None
+            line = await asyncio.to_thread(process.stdout.readline)
+            assert b"working on" in line, log.read_text(encoding="utf-8", errors="replace")
+            return cls(name, process, _supervisor(process.pid), log, isolated)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
 
     def send(self, number: int) -> None:
         os.kill(self.pid, number)

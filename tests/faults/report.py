@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import logging
 import platform
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -23,7 +24,8 @@ from tests.faults.stage import Measured
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 DEADLINE_S = 180
-HEAD = "| fault | tries | failed | orphans | lost | duplicated | gaps | overlap ms | take-over ms |\n|---|---|---|---|---|---|---|---|---|"
+COLUMNS = ("fault", "tries", "failed", "orphans", "lost", "duplicated", "gaps", "overlap ms", "take-over ms")
+HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 def row(scenario: Scenario, found: Sequence[Measured], failed: int) -> str:
@@ -75,6 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", action="append", help="a scenario's name; nothing is written then")
     options = parser.parse_args(argv)
+    # As Ctrl-C: the try that runs clears its stage (machines, mounts, networks).
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     rows, bad = [HEAD], 0
     for scenario in SCENARIOS:

@@ -43,7 +43,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("Redis: kill -9, started again at once", REDIS.redis_killed, short=True),
     Scenario("Redis: away for 2 leases", REDIS.redis_away, short=True),
     Scenario("Redis: SIGSTOP for 2 leases", REDIS.redis_stopped),
-    Scenario("Redis: CLIENT PAUSE for half a lease", REDIS.redis_paused),
+    Scenario("Redis: CLIENT PAUSE for a third of a lease", REDIS.redis_paused),
     Scenario("Redis: FLUSHALL in the middle of a turn", REDIS.redis_wiped),
     Scenario("Redis: set back to an older state", REDIS.redis_set_back),
     Scenario("Redis: Cody's own server killed", STORE.embedded_redis_killed, short=True),

@@ -76,14 +76,18 @@ async def redis_stopped(seed: int) -> Measured:
 
 
 async def redis_paused(seed: int) -> Measured:
-    """CLIENT PAUSE for half a lease: nothing happens but a delay."""
+    """CLIENT PAUSE for a third of a lease: nothing happens but a delay.
+
+    As long as the agent is not asked to end: a third of the lease may have passed since the last renewal, and a margin and
+    the grace are kept for the end.
+    """
     async with stage(seed, ttl_ms=3_000) as set_up:
         await set_up.machine("a")
         run = await set_up.run()
         await run.marks_of(1)
         await set_up.jitter()
         fault_ns = boottime_ns()
-        await set_up.redis.client_pause(1_500)
+        await set_up.redis.client_pause(1_000)
         await run.marks_of(1, 120)
         end = await run.end()
         assert (end.status, end.fence, len(run.of("turn_started"))) == ("completed", 1, 1), end

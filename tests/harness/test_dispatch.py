@@ -106,6 +106,7 @@ def host(settings: Settings, state_dir: Path, **env: str) -> subprocess.Popen[by
             "REDIS_URL": settings.redis_url,
             "CODY_LOCK_TTL_MS": str(settings.lock_ttl_ms),
             "CODY_GRACE_SEC": "0.5",
+            "CODY_WORKSPACE_ROOTS": str(state_dir.parent),
             **env,
         },
         stdout=subprocess.PIPE,

@@ -50,6 +50,7 @@ async def test_a_renewal_that_is_not_answered_is_tried_again_while_the_lease_sti
             proxy.drop_replies = 1
             await eventually(lambda: lease.renewed_ns > second and proxy.dropped == 1)
             proxy.stall()
+            await eventually(lambda: not lease.is_fresh)
             # Requests still arrive: the lock would be renewed for ever, and nobody else could take the run.
             async with asyncio.timeout(20):
                 await lease.settled()

@@ -221,7 +221,9 @@ def test_an_emoji_that_was_parted_is_whole_in_the_end() -> None:
 
 
 def test_a_block_that_was_not_stopped_is_done_when_the_message_is() -> None:
-    response = reduced(told(BEGUN, delta("Hi"), {"type": "message_stop"}))
+    payloads = told(BEGUN, delta("Hi"), {"type": "message_stop"})
+    assert ItemDone(item_id="resp-1_0", final_item=Message(id="resp-1_0", content="Hi")) in payloads
+    response = reduced(payloads)
     assert (response.status, response.finish_reason, response.usage) == ("complete", "stop", None)
     assert response.output_items == (Message(id="resp-1_0", content="Hi"),)
 

@@ -27,7 +27,7 @@ from cody.pipeline.archive.engine import archive_url, make_engine
 from cody.pipeline.run_projector import RunProjector
 from cody.store import keys, runs
 from cody.store.meta import MetaCorrupt
-from tests.pipeline.live_runs import live_run, until_still, warning
+from tests.pipeline.live_runs import live_run, said, until_still, warning
 
 RESPONSE = ResponseRow(
     response_id="resp-1",
@@ -121,6 +121,32 @@ async def test_a_row_that_can_not_be_read_is_left_out_and_named_when_asked_for(
         await archive.snapshot(bad.run_id)
 
 
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "%", "'", "é" * 5_000])
+async def test_whatever_is_asked_for_is_only_not_found(archive: Archive, text: str) -> None:
+    for call in (archive.snapshot(text), archive.turn_records(text), archive.turn_record(text, 10**30)):
+        with pytest.raises(NotFound):
+            await call
+    assert (await archive.page(limit=1, epic_id=text)).runs == []
+    assert await archive.events_after(text, 10**30, turn=-(10**30)) == []
+    assert await archive.seq_at(text, text) is None
+    assert await archive.response(text) is None
+    assert await archive.responses_of_thread(text) == await archive.responses_of_run(text) == []
+    assert (await archive.search("word", run_id=text)).hits == []
+
+
+async def test_nul_in_what_people_and_agents_wrote_does_not_stop_a_run(
+    redis: Redis, archive: Archive, projecting: RunProjector
+) -> None:
+    run = await live_run(redis)
+    await run.emit(said("a\0b needle"), meta={"reason": "be\0cause"})
+    await run.turn(1, "completed", thread_id="th\0read", last_message="me\0ssage", files=["a\0b"])
+    await until_still(projecting)
+    assert await projecting.halted() == []
+    assert (await archive.snapshot(run.run_id)).reason == "be\ufffdcause"
+    assert await archive.turn_records(run.run_id) == await runs.turn_records(redis, run.run_id)
+    assert len((await archive.search("needle")).hits) == 1
+
+
 async def test_a_fence_only_rises(archive: Archive) -> None:
     assert await archive.raise_fence("r", 1, claim_id="a") == FenceRaised()
     assert await archive.raise_fence("r", 5, claim_id="b") == FenceRaised()
@@ -156,7 +182,7 @@ async def test_a_wiped_redis_shows_in_the_fence(redis: Redis, archive: Archive) 
     run = await live_run(redis)
     assert await archive.raise_fence(run.run_id, run.fence, claim_id="a") == FenceRaised()
     await redis.delete(keys.lock(run.run_id))
-    await redis.hset(keys.meta(run.run_id), "fence", "0")  # type: ignore[misc]  # redis-py's two-way types
+    await redis.hset(keys.meta(run.run_id), "fence", "0")
     assert isinstance(await archive.raise_fence(run.run_id, run.fence, claim_id="b"), FenceRegressed)
 
 

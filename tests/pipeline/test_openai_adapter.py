@@ -285,7 +285,20 @@ def test_an_image_is_not_carried_in_events() -> None:
     assert len(response.model_dump_json()) < 2000
 
 
-@pytest.mark.parametrize("data", [None, [], "text", 7, {}, {"type": None}, DELTA, DELTA | {"delta": 7}])
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        [],
+        "text",
+        7,
+        {},
+        {"type": None},
+        DELTA,
+        DELTA | {"delta": 7},
+        DELTA | {"delta": "x", "item_id": ""},
+    ],
+)
 def test_a_chunk_that_can_not_be_read_ends_the_answer(data: Any) -> None:
     adapter = OpenAIAdapter(START)
     last = adapter.feed(built(data))[-1]

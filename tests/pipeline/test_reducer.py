@@ -189,7 +189,7 @@ def test_response_done_tells_status_usage_and_reason() -> None:
 
 def test_usage_is_cumulative_and_the_last_word_is_response_dones() -> None:
     updates = [UsageUpdate(usage=usage(*counts)) for counts in ((10, 1), (10, 5))]
-    assert made(*updates).usage == usage(10, 5)
+    assert made(*updates).usage == made(*reversed(updates)).usage == usage(10, 5)
     assert made(*updates, DONE).usage == usage(10, 5)
     assert made(*updates, DONE.model_copy(update={"usage": usage(9, 4)})).usage == usage(9, 4)
 

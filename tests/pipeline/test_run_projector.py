@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 from redis.asyncio import Redis
 
 from cody.contracts.wire import utc_text
 from cody.pipeline.archive import Archive, EventRow, RunBatch
-from cody.pipeline.run_projector import Pace, RunProjector
+from cody.pipeline.run_projector import BATCH_BYTES, Pace, RunProjector
 from cody.store import control, keys, runs
 from cody.store.archive_news import GROUP, ArchiveNews, Lag
 from tests.conftest import Wait
@@ -18,6 +19,7 @@ from tests.pipeline.live_runs import (
     is_archived,
     live_run,
     now_ms,
+    printed,
     projector,
     running,
     until_still,
@@ -207,6 +209,20 @@ async def test_a_long_backlog_does_not_hold_up_the_others(
     await assert_equal(redis, archive, long.run_id)
 
 
+async def test_batches_of_large_events_are_small(redis: Redis, archive: Archive, projecting: RunProjector) -> None:
+    run = await live_run(redis)
+    for _ in range(15):
+        await run.emit(*(printed("x" * 50_000) for _ in range(20)))
+    reached = [(await archive.cursor(run.run_id)).last_seq]
+    while not await projecting.project(run.run_id):
+        reached.append((await archive.cursor(run.run_id)).last_seq)
+    await assert_equal(redis, archive, run.run_id)
+    # The first one can't know how large they are.
+    sizes = [(after - before) * 50_000 for before, after in itertools.pairwise(reached[1:])]
+    assert len(sizes) > 5
+    assert max(sizes) <= BATCH_BYTES * 1.1
+
+
 async def test_more_turns_than_fit_into_one_transaction(
     redis: Redis, archive: Archive, projecting: RunProjector
 ) -> None:
@@ -229,8 +245,9 @@ async def test_the_lag_counts_what_is_not_archived(redis: Redis, projecting: Run
 
 async def test_news_that_no_cody_wrote_are_dropped(redis: Redis, archive: Archive, projecting: RunProjector) -> None:
     run = await live_run(redis)
-    for fields in ({"x": "y"}, {"runId": "a\0b", "seq": "1"}, {"runId": run.run_id, "seq": "many"}):
-        await redis.xadd(keys.ARCHIVE_NEWS, dict(fields))
+    await redis.xadd(keys.ARCHIVE_NEWS, {"x": "y"})
+    await redis.xadd(keys.ARCHIVE_NEWS, {"runId": "a\0b", "seq": "1"})
+    await redis.xadd(keys.ARCHIVE_NEWS, {"runId": run.run_id, "seq": "many"})
     await until_still(projecting)
     assert (await redis.xpending(keys.ARCHIVE_NEWS, GROUP))["pending"] == 0
     await assert_equal(redis, archive, run.run_id)

@@ -158,6 +158,17 @@ async def test_while_the_database_is_down_nothing_is_acknowledged_and_then_all_i
     await archive.aclose()
 
 
+async def test_a_database_that_was_restarted_is_reached_by_the_very_next_call(
+    own_postgres: PostgresServer, tmp_path: Path
+) -> None:
+    archive = Archive(own_postgres.url, tmp_path)
+    await archive.ping()
+    await own_postgres.stop()
+    await own_postgres.start()
+    await archive.ping()
+    await archive.aclose()
+
+
 async def test_a_projector_that_starts_before_the_database_waits_for_it(
     valkey_url: str, redis: Redis, own_postgres: PostgresServer, tmp_path: Path, eventually: Wait
 ) -> None:

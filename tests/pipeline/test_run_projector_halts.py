@@ -10,7 +10,15 @@ from redis.asyncio import Redis
 from cody.pipeline.archive import Archive
 from cody.pipeline.run_projector import RunProjector
 from cody.store import keys
-from tests.pipeline.live_runs import LiveRun, all_frames, assert_equal, live_run, until_still, warning
+from tests.pipeline.live_runs import (
+    LiveRun,
+    all_frames,
+    assert_equal,
+    live_run,
+    redis_frames,
+    until_still,
+    warning,
+)
 
 Harm = Callable[[Redis, str], Awaitable[object]]
 
@@ -28,8 +36,7 @@ async def trim_some(redis: Redis, run_id: str) -> None:
 
 
 async def lose_a_middle_one(redis: Redis, run_id: str) -> None:
-    entries = await redis.xrange(keys.events(run_id))
-    await redis.xdel(keys.events(run_id), entries[-3][0])
+    await redis.xdel(keys.events(run_id), (await redis_frames(redis, run_id))[-3].id)
 
 
 async def corrupt_an_entry(redis: Redis, run_id: str) -> None:
@@ -37,20 +44,20 @@ async def corrupt_an_entry(redis: Redis, run_id: str) -> None:
 
 
 async def corrupt_the_meta(redis: Redis, run_id: str) -> None:
-    await redis.hset(keys.meta(run_id), "stats.turns", "many")  # type: ignore[misc]  # redis-py's two-way types
+    await redis.hset(keys.meta(run_id), "stats.turns", "many")
 
 
 async def corrupt_the_last_seq(redis: Redis, run_id: str) -> None:
-    await redis.hset(keys.meta(run_id), "lastSeq", "x")  # type: ignore[misc]  # redis-py's two-way types
+    await redis.hset(keys.meta(run_id), "lastSeq", "x")
 
 
 async def corrupt_a_turn(redis: Redis, run_id: str) -> None:
-    await redis.hset(keys.turns(run_id), "1", '{"turn": 1}')  # type: ignore[misc]  # redis-py's two-way types
-    await redis.hset(keys.meta(run_id), "currentTurn", "1")  # type: ignore[misc]  # redis-py's two-way types
+    await redis.hset(keys.turns(run_id), "1", '{"turn": 1}')
+    await redis.hset(keys.meta(run_id), "currentTurn", "1")
 
 
 async def put_a_huge_number(redis: Redis, run_id: str) -> None:
-    await redis.hset(keys.meta(run_id), "currentTurn", str(10**30))  # type: ignore[misc]  # redis-py's two-way types
+    await redis.hset(keys.meta(run_id), "currentTurn", str(10**30))
 
 
 async def put_another_type(redis: Redis, run_id: str) -> None:
@@ -113,9 +120,9 @@ async def test_a_run_that_was_never_archived_and_can_not_be_is_shown_as_halted(
 
 async def restore(redis: Redis, run: LiveRun, to_seq: int) -> None:
     """What Redis is like after a restore from a backup in which the run ended at `to_seq`."""
-    entries = await redis.xrange(keys.events(run.run_id))
-    await redis.xdel(keys.events(run.run_id), *(entry_id for entry_id, _ in entries[to_seq:]))
-    await redis.hset(keys.meta(run.run_id), "lastSeq", str(to_seq))  # type: ignore[misc]  # redis-py's two-way types
+    frames = await redis_frames(redis, run.run_id)
+    await redis.xdel(keys.events(run.run_id), *(frame.id for frame in frames[to_seq:]))
+    await redis.hset(keys.meta(run.run_id), "lastSeq", str(to_seq))
     run.last_seq = to_seq
 
 

@@ -117,15 +117,18 @@ def launch(
     state: str = "state",
     port: int | None = 0,
     stdout: int = subprocess.PIPE,
+    workspace_root: str | None = tempfile.gettempdir(),
     **environment: str,
 ) -> CodyServer:
     """Start a server; returns when it said its URL, or ended without one (`url` is empty then)."""
     state_dir = folder / state
     log = Path(tempfile.mkstemp(prefix="stderr-", dir=folder)[1])
     port_flag = [] if port is None else ["--port", str(port)]
+    # Where the tests have their repositories; without it a server works only where it was started.
+    roots = [] if workspace_root is None else ["--workspace-root", workspace_root]
     with log.open("w") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", "--state-dir", str(state_dir), *port_flag, *flags],
+            [sys.executable, "-m", "server", "--state-dir", str(state_dir), *roots, *port_flag, *flags],
             cwd=REPOSITORY,
             # Should the test process be killed, the server goes too, a while later.
             env=clean_environment(**{"CODY_IDLE_EXIT_SEC": "300", **environment}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from tests.server.cody_server import DEADLINE_S, CodyServer
 START = "/api/runs/continuous"
 UNKNOWN = "/api/runs/6f2c1a52-7c62-4bde-9b53-25a1a6b1c111"
 JSON = {"Content-Type": "application/json"}
-VALID: dict[str, Any] = {"epicId": "current-epic", "config": {"workingDir": "/nowhere/at/all"}}
+VALID: dict[str, Any] = {"epicId": "current-epic", "config": {"workingDir": f"{tempfile.gettempdir()}/nowhere/at/all"}}
 
 
 @pytest.fixture(autouse=True)

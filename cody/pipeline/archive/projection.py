@@ -13,6 +13,7 @@ from cody.contracts.run import RunSnapshot, TurnRecord
 from cody.pipeline.archive.search import add_documents
 from cody.pipeline.archive.tables import FENCES, PROJECTIONS, RUN_EVENTS, RUNS, TURNS
 from cody.pipeline.archive.upsert import insert_into, upsert
+from cody.pipeline.archive.values import plain
 from cody.pipeline.search_text import Document
 
 
@@ -205,9 +206,9 @@ def run_values(run: RunSnapshot) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "status": run.status,
-        "reason": run.reason,
-        "epic_id": run.epic_id,
-        "working_dir": run.working_dir,
+        "reason": plain(run.reason),
+        "epic_id": plain(run.epic_id),
+        "working_dir": plain(run.working_dir),
         "agent": run.agent,
         "config": run.config.model_dump_json(by_alias=True),
         "created_at": run.created_at,
@@ -218,8 +219,8 @@ def run_values(run: RunSnapshot) -> dict[str, Any]:
         "stats": run.stats.model_dump_json(by_alias=True),
         "completion": run.completion.model_dump_json(by_alias=True),
         "error": run.error.model_dump_json(by_alias=True) if run.error else None,
-        "host": run.host,
-        "worker_id": run.worker_id,
+        "host": plain(run.host),
+        "worker_id": plain(run.worker_id),
         "fence": run.fence,
     }
 
@@ -229,8 +230,8 @@ def _turn_values(turn: TurnRecord) -> dict[str, Any]:
         "run_id": turn.run_id,
         "turn": turn.turn,
         "status": turn.status,
-        "response_id": turn.response_id,
-        "thread_id": turn.thread_id,
+        "response_id": plain(turn.response_id),
+        "thread_id": plain(turn.thread_id),
         "started_at": turn.started_at,
         "finished_at": turn.finished_at,
         "record": turn.model_dump_json(by_alias=True),

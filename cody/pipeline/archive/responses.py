@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from cody.pipeline.archive.search import add_documents, remove_documents_of_response
 from cody.pipeline.archive.tables import RESPONSES
 from cody.pipeline.archive.upsert import insert_into
+from cody.pipeline.archive.values import plain
 from cody.pipeline.search_text import Document
 
 
@@ -52,7 +53,7 @@ async def put(
 
 
 async def get(connection: AsyncConnection, response_id: str) -> ResponseRow | None:
-    found = await connection.execute(select(RESPONSES).where(RESPONSES.c.response_id == response_id))
+    found = await connection.execute(select(RESPONSES).where(RESPONSES.c.response_id == plain(response_id)))
     row = found.one_or_none()
     return None if row is None else ResponseRow(**row._mapping)
 
@@ -61,7 +62,7 @@ async def of_thread(connection: AsyncConnection, thread_id: str, *, limit: int) 
     """The newest `limit` Responses of a thread, oldest first."""
     statement = (
         select(RESPONSES)
-        .where(RESPONSES.c.thread_id == thread_id)
+        .where(RESPONSES.c.thread_id == plain(thread_id))
         .order_by(RESPONSES.c.created_at.desc(), RESPONSES.c.response_id.desc())
         .limit(limit)
     )
@@ -73,7 +74,7 @@ async def of_run(connection: AsyncConnection, run_id: str, *, limit: int) -> lis
     """The first `limit` Responses of a run, oldest first."""
     statement = (
         select(RESPONSES)
-        .where(RESPONSES.c.run_id == run_id)
+        .where(RESPONSES.c.run_id == plain(run_id))
         .order_by(RESPONSES.c.created_at, RESPONSES.c.response_id)
         .limit(limit)
     )

@@ -23,6 +23,7 @@ from cody.contracts.run import (
 from cody.contracts.wire import epoch_ms, utc_text
 from cody.errors import InvalidRequest, NotFound
 from cody.pipeline.archive.tables import RUN_EVENTS, RUNS, TURNS
+from cody.pipeline.archive.values import MAX_BIGINT, MAX_INTEGER, plain, within
 from cody.store import keys
 from cody.store.events import Frame, frame
 from cody.store.meta import MetaCorrupt
@@ -33,7 +34,7 @@ log = get_logger()
 
 async def snapshot(connection: AsyncConnection, run_id: str) -> RunSnapshot:
     """All of a run; raises NotFound, and MetaCorrupt for a row that this version can't read."""
-    row = (await connection.execute(select(RUNS).where(RUNS.c.run_id == run_id))).one_or_none()
+    row = (await connection.execute(select(RUNS).where(RUNS.c.run_id == plain(run_id)))).one_or_none()
     if row is None:
         raise NotFound(f"no run {run_id} in the archive")
     try:
@@ -50,7 +51,7 @@ async def page(
     if status is not None:
         statement = statement.where(RUNS.c.status == status)
     if epic_id is not None:
-        statement = statement.where(RUNS.c.epic_id == epic_id)
+        statement = statement.where(RUNS.c.epic_id == plain(epic_id))
     if cursor is not None:
         statement = _after(statement, cursor)
     rows = (await connection.execute(statement)).all()
@@ -71,7 +72,7 @@ def _after(statement: Select[Any], cursor: str) -> Select[Any]:
         raise InvalidRequest(
             "cursor: not one that a listing gave (use `nextCursor` as it is)", details={"field": "cursor"}
         ) from None
-    same = and_(RUNS.c.created_at == created_at, RUNS.c.run_id < run_id)
+    same = and_(RUNS.c.created_at == created_at, RUNS.c.run_id < plain(run_id))
     return statement.where(or_(RUNS.c.created_at < created_at, same))
 
 
@@ -104,7 +105,9 @@ def _common(row: Row[Any]) -> dict[str, Any]:
 
 async def turn_records(connection: AsyncConnection, run_id: str) -> list[TurnRecord]:
     """The turns of a run in order; raises NotFound for an unknown run."""
-    rows = await connection.execute(select(TURNS.c.record).where(TURNS.c.run_id == run_id).order_by(TURNS.c.turn))
+    rows = await connection.execute(
+        select(TURNS.c.record).where(TURNS.c.run_id == plain(run_id)).order_by(TURNS.c.turn)
+    )
     found = [TurnRecord.model_validate_json(row.record) for row in rows]
     if not found:
         await _require(connection, run_id)
@@ -113,7 +116,7 @@ async def turn_records(connection: AsyncConnection, run_id: str) -> list[TurnRec
 
 async def turn_record(connection: AsyncConnection, run_id: str, turn: int) -> TurnRecord:
     """One turn; raises NotFound, naming the run or the turn."""
-    statement = select(TURNS.c.record).where(TURNS.c.run_id == run_id, TURNS.c.turn == turn)
+    statement = select(TURNS.c.record).where(TURNS.c.run_id == plain(run_id), TURNS.c.turn == within(turn, MAX_INTEGER))
     raw = (await connection.execute(statement)).scalar()
     if raw is None:
         await _require(connection, run_id)
@@ -125,16 +128,20 @@ async def events_after(
     connection: AsyncConnection, run_id: str, seq: int, *, count: int, turn: int | None
 ) -> list[Frame]:
     """Up to `count` events with a number above `seq`, as the frames that Redis gave."""
-    statement = select(RUN_EVENTS).where(RUN_EVENTS.c.run_id == run_id, RUN_EVENTS.c.seq > seq)
+    statement = select(RUN_EVENTS).where(
+        RUN_EVENTS.c.run_id == plain(run_id), RUN_EVENTS.c.seq > within(seq, MAX_BIGINT)
+    )
     if turn is not None:
-        statement = statement.where(RUN_EVENTS.c.turn == turn)
+        statement = statement.where(RUN_EVENTS.c.turn == within(turn, MAX_INTEGER))
     rows = await connection.execute(statement.order_by(RUN_EVENTS.c.seq).limit(count))
     return [_frame(run_id, row) for row in rows]
 
 
 async def seq_at(connection: AsyncConnection, run_id: str, event_id: str) -> int | None:
     """The number of the event with this stream id; None when the archive has no such event."""
-    statement = select(RUN_EVENTS.c.seq).where(RUN_EVENTS.c.run_id == run_id, RUN_EVENTS.c.event_id == event_id)
+    statement = select(RUN_EVENTS.c.seq).where(
+        RUN_EVENTS.c.run_id == plain(run_id), RUN_EVENTS.c.event_id == plain(event_id)
+    )
     found: int | None = (await connection.execute(statement)).scalar()
     return found
 
@@ -151,5 +158,5 @@ def _frame(run_id: str, row: Row[Any]) -> Frame:
 
 
 async def _require(connection: AsyncConnection, run_id: str) -> None:
-    if (await connection.execute(select(RUNS.c.run_id).where(RUNS.c.run_id == run_id))).one_or_none() is None:
+    if (await connection.execute(select(RUNS.c.run_id).where(RUNS.c.run_id == plain(run_id)))).one_or_none() is None:
         raise NotFound(f"no run {run_id} in the archive")

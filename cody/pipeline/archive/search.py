@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cody.errors import InvalidRequest
+from cody.pipeline.archive.values import MAX_BIGINT, plain
 from cody.pipeline.search_text import (
     Document,
     SearchHit,
@@ -22,7 +23,6 @@ from cody.pipeline.search_text import (
     tsvector,
 )
 
-NEWEST = 2**63 - 1
 THREAD_CHARS = 32_768
 """Cutting more text than this into words takes milliseconds, in which the event loop serves nobody."""
 
@@ -93,7 +93,7 @@ async def find(
     values = {
         "query": tsquery(asked) if is_postgresql else fts5_query(asked),
         "before": before,
-        "run_id": run_id,
+        "run_id": plain(run_id) if run_id is not None else None,
         "limit": limit + 1,
     }
     rows = (await connection.execute(_FIND_POSTGRESQL if is_postgresql else _FIND_SQLITE, values)).all()
@@ -116,7 +116,7 @@ async def find(
 
 def _position(cursor: str | None) -> int:
     if cursor is None:
-        return NEWEST
-    if cursor.isascii() and cursor.isdecimal() and len(cursor) <= 19 and int(cursor) <= NEWEST:
+        return MAX_BIGINT
+    if cursor.isascii() and cursor.isdecimal() and len(cursor) <= 19 and int(cursor) <= MAX_BIGINT:
         return int(cursor)
     raise InvalidRequest("cursor: not one that a search gave (use `nextCursor` as it is)", details={"field": "cursor"})

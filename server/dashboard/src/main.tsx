@@ -25,7 +25,7 @@ function App() {
       {route.page === 'new' && <NewRun />}
       {route.page === 'health' && <Health />}
       {route.page === 'unknown' && (
-        <Empty title="There is nothing at this address">
+        <Empty isPage title="There is nothing at this address">
           <a href="/">All runs</a>
         </Empty>
       )}

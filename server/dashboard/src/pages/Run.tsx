@@ -43,7 +43,7 @@ export function Run({ runId }: { runId: string }) {
 
   if (problem && !run) {
     return (
-      <Empty title="This run can't be shown">
+      <Empty isPage title="This run can't be shown">
         <p>{problem}</p>
         <a href="/">All runs</a>
       </Empty>

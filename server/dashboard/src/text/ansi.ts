@@ -22,15 +22,13 @@ interface Style {
 const PLAIN: Style = { fg: null, bg: null, bold: false, dim: false, italic: false, underline: false, inverse: false }
 
 // CSI ... final | OSC ... (BEL or ST) | other escapes | control characters except tab.
-// eslint-disable-next-line no-control-regex
 const SEQUENCE =
   /\x1b\[([0-?]*)[ -/]*([@-~])|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b[PX^_][^\x1b]*(?:\x1b\\|$)|\x1b[ -/]*[0-~]?|\x9b[0-?]*[ -/]*[@-~]?|[\x00-\x08\x0b-\x1f\x7f-\x9f]/g
 
 /** The spans of one line. A line without escapes costs one search. */
 export function ansiSpans(line: string): Span[] {
   const text = overwritten(line)
-  SEQUENCE.lastIndex = 0
-  if (!SEQUENCE.test(text)) return text ? [{ text, classes: '' }] : []
+  if (text.search(SEQUENCE) < 0) return text ? [{ text, classes: '' }] : []
   const spans: Span[] = []
   let style = PLAIN
   let begin = 0

@@ -41,6 +41,7 @@ export function RunHeader({ session, run, nowMs }: { session: RunSession; run: R
         <span role="status">
           <Status status={shown} />
         </span>
+        <span class="run-outcome">{outcome(run)}</span>
         <span class="run-actions">
           <Actions runId={run.runId} status={shown} isBusy={asked !== null} onAct={(action) => void act(action)} onCancel={() => dialog.current?.showModal()} />
         </span>
@@ -57,7 +58,12 @@ export function RunHeader({ session, run, nowMs }: { session: RunSession; run: R
       </p>
       <Numbers run={run} turns={turns} nowMs={nowMs} />
       {refused && <Notice tone="bad">{refused}</Notice>}
-      <Outcome run={run} />
+      {run.error && (
+        <Notice tone="bad">
+          <strong>{run.error.code}</strong> {run.error.message}
+          {run.error.retryable && ' The same run, started again, may well succeed.'}
+        </Notice>
+      )}
       <dialog ref={dialog} aria-labelledby="cancel-title" class="dialog">
         <h2 id="cancel-title">Cancel this run?</h2>
         <p>
@@ -164,21 +170,12 @@ function Numbers({ run, turns, nowMs }: { run: RunSnapshot; turns: Turn[]; nowMs
   )
 }
 
-/** How it ended, or why it waits. */
-function Outcome({ run }: { run: RunSnapshot }) {
-  if (run.error) {
-    return (
-      <Notice tone="bad">
-        <strong>{run.error.code}</strong> {run.error.message}
-        {run.error.retryable && ' The same run, started again, may well succeed.'}
-      </Notice>
-    )
-  }
+/** How it ended, or why it waits. Beside the status, where it takes no line of its own: nothing moves when it comes. */
+function outcome(run: RunSnapshot): string {
   if (run.status === 'completed' && run.completion.source) {
     const { source, line } = run.completion
-    return <Notice>{`Completed by ${source.replaceAll('_', ' ')}${line ? `: ${line}` : ''}`}</Notice>
+    return `${source.replaceAll('_', ' ')}${line ? `: ${line}` : ''}`
   }
-  if (run.status === 'queued' && run.queuePlace) return <Notice>Waits for a host that has room: place {run.queuePlace}.</Notice>
-  if (run.reason && run.reason !== 'manual') return <Notice tone="warn">Reason: {run.reason.replaceAll('_', ' ')}</Notice>
-  return null
+  if (run.status === 'queued' && run.queuePlace) return `waits for a host that has room: place ${run.queuePlace}`
+  return run.reason && run.reason !== 'manual' ? run.reason.replaceAll('_', ' ') : ''
 }

@@ -87,10 +87,11 @@ export function Notice({ tone = 'info', children }: { tone?: 'info' | 'warn' | '
   )
 }
 
-export function Empty({ title, children }: { title: string; children?: ComponentChildren }) {
+/** Where there is nothing to show: why, and what to do. `isPage`: it is all of the page, and its heading. */
+export function Empty({ title, isPage = false, children }: { title: string; isPage?: boolean; children?: ComponentChildren }) {
   return (
     <div class="empty">
-      <p class="empty-title">{title}</p>
+      {isPage ? <h1>{title}</h1> : <p class="empty-title">{title}</p>}
       {children}
     </div>
   )

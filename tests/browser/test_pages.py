@@ -1,0 +1,300 @@
+"""The list of runs, the form, the health page: with the mouse, the keyboard, a small screen, and an accessibility checker."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, expect
+from redis.asyncio import Redis
+
+from cody.contracts.run import RunConfig
+from cody.store import keys
+from harness.replay.codex_home import write_codex_home
+from harness.replay.demo_workspace import create_demo_workspace
+from harness.replay.server import ReplayServer
+from tests.browser.conftest import WAIT_MS, Launch, shot, sign_in
+from tests.browser.workspaces import Repository, read
+from tests.server.cody_server import REPOSITORY, OwnedRun
+
+expect.set_options(timeout=WAIT_MS)
+
+DASHBOARD = REPOSITORY / "server" / "dashboard"
+FOREVER = "wait_for('never')"
+CREATED_MS = 1_700_000_000_000
+
+
+@pytest.fixture
+def repository(folder: Path) -> Repository:
+    return Repository.make(folder)
+
+
+@pytest.fixture
+async def replayed(folder: Path) -> AsyncIterator[tuple[Path, dict[str, str]]]:
+    """The project of the bundled scenario, and the environment in which codex plays it."""
+    create_demo_workspace(folder / "shop")
+    async with ReplayServer("demo", delay_factor=0.2) as replay:
+        yield folder / "shop", dict(write_codex_home(folder / "codex-home", replay.base_url))
+
+
+async def violations(page: Page) -> list[str]:
+    """What axe finds against WCAG 2.2 A and AA, and against good practice."""
+    await page.evaluate((DASHBOARD / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
+    found = await page.evaluate("async () => (await axe.run()).violations")
+    return [f"{one['id']}: {node['html'][:200]} {node['failureSummary']}" for one in found for node in one["nodes"]]
+
+
+async def many_runs(redis: Redis, count: int) -> None:
+    """Ended runs, as many copies of one that really ended."""
+    original = await OwnedRun.create(redis)
+    await original.complete()
+    fields = cast(dict[bytes, bytes], await redis.hgetall(keys.meta(original.run_id)))  # type: ignore[misc]  # two-way types
+    async with redis.pipeline(transaction=False) as pipe:
+        for number in range(1, count):
+            run_id = f"00000000-0000-4000-8000-{number:012d}"
+            own = {b"epicId": f"epic-{number}".encode(), b"stats.tokens": str(number).encode()}
+            pipe.hset(keys.meta(run_id), mapping={**fields, **own})  # type: ignore[arg-type]
+            pipe.zadd(keys.INDEX, {run_id: CREATED_MS + number})
+        await pipe.execute()
+
+
+async def test_a_run_of_codex_is_started_from_the_form_and_watched_to_its_end(
+    page: Page, launched: Launch, replayed: tuple[Path, dict[str, str]]
+) -> None:
+    shop, env = replayed
+    server = launched()
+    await sign_in(page, server)
+    await page.get_by_role("link", name="New run").first.click()
+    await page.get_by_role("button", name="Start the run").click()
+    # The server's words, at the field that they are about.
+    folder = page.get_by_label("Working folder")
+    await expect(folder).to_have_attribute("aria-invalid", "true")
+    await expect(folder).to_be_focused()
+    await folder.fill(str(shop))
+    await page.get_by_label("Turns at most").fill("many")
+    await page.get_by_role("button", name="Show the prompt").click()
+    await expect(page.locator(".field-wrong")).to_contain_text("Turns at most")
+    await page.get_by_label("Turns at most").fill("6")
+    await page.get_by_label("Delay between turns").fill("0")
+    await page.locator("summary", has_text="More").click()
+    await page.get_by_label("Environment").fill("\n".join(f"{name}={value}" for name, value in env.items()))
+    await page.get_by_role("button", name="Show the prompt").click()
+    await expect(page.get_by_label("Prompt", exact=True)).to_contain_text("CURRENT STATE (READ THIS FIRST)")
+    await shot(page, "new-run")
+    assert read(server, "/api/runs")["runs"] == []
+
+    await page.get_by_role("button", name="Start the run").click()
+    await page.wait_for_url(re.compile("/runs/[0-9a-f-]{36}$"))
+    await expect(page.locator(".entry").first).to_be_visible()
+    await shot(page, "run-live")
+    await page.locator(".run-title .status-completed").wait_for(timeout=60_000)
+    await expect(page.locator(".run-outcome")).to_contain_text("stop file")
+    await expect(page.locator(".turn-row")).to_have_count(3)
+
+    await page.locator("#turn-1").click()
+    await expect(page.locator(".transcript")).to_contain_text("python3 -m unittest -v")
+    await expect(page.locator(".outcome-bad").first).to_have_text("exit 1")
+    await expect(page.locator(".turn-panel")).to_contain_text("3 passed, 2 failed")
+    await shot(page, "run")
+    for tab, sign in (("Events", ".line"), ("Plots", ".plot canvas"), ("Logs", ".log-parts"), ("Next prompt", ".prompt")):
+        await page.get_by_role("tab", name=tab).click()
+        await expect(page.locator(sign).first).to_be_visible()
+        await shot(page, f"run-{tab.split()[-1].lower()}")
+    record = read(server, f"/api/runs/{page.url.split('/')[-1].split('?')[0]}")
+    await expect(page.locator(".run-numbers")).to_contain_text(f"{record['currentTurn']} / 6")
+
+
+async def test_ten_thousand_runs_are_paged_searched_sorted_and_walked_through(page: Page, launched: Launch) -> None:
+    server = launched()
+    async with server.redis() as redis:
+        await many_runs(redis, 10_000)
+    await sign_in(page, server)
+    await expect(page.locator(".counted")).to_contain_text("the newest ")
+    rows = page.locator(".runs-rows .runs-row")
+    await expect(rows.first).to_be_visible()
+    assert await rows.count() < 60
+    await shot(page, "runs-many")
+
+    await page.keyboard.press("/")
+    await page.keyboard.type("epic-77")
+    await expect(page.locator(".counted")).to_have_text("111")
+    assert "q=epic-77" in page.url
+    await page.get_by_label("Search the runs").fill("")
+    await page.get_by_role("button", name="Tokens").click()
+    await expect(page.get_by_role("columnheader", name="Tokens")).to_have_attribute("aria-sort", "descending")
+    await expect(rows.first).to_contain_text("epic-9999")
+    await expect(page.locator(".counted")).to_have_text("10,000")
+
+    await rows.first.get_by_role("link").focus()
+    await page.keyboard.press("ArrowDown")
+    await expect(page.get_by_role("link", name="epic-9998")).to_be_focused()
+    await page.keyboard.press("End")
+    await expect(page.locator("[aria-rowindex='10001'] a")).to_be_focused()
+    assert await rows.count() < 60
+    await page.keyboard.press("Home")
+    await expect(page.get_by_role("link", name="epic-9999")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("heading", name="epic-9999")).to_be_visible()
+    await page.go_back()
+    await expect(rows.first).to_contain_text("epic-9999")
+
+
+async def test_the_list_is_live_and_filtered_by_status(page: Page, launched: Launch, repository: Repository) -> None:
+    server = launched()
+    await sign_in(page, server)
+    await expect(page.get_by_text("No runs yet")).to_be_visible()
+    run_id = repository.start(server, FOREVER, gracePeriodSec=1)
+    row = page.locator(".runs-rows .runs-row")
+    await expect(row).to_contain_text("running")
+    await page.get_by_label("Status").select_option("completed")
+    await expect(page.get_by_text("No run matches")).to_be_visible()
+    await page.get_by_label("Status").select_option("running")
+    await expect(row).to_contain_text(run_id[:8])
+    with server.client() as client:
+        client.post(f"/api/runs/{run_id}/cancel", json={}).raise_for_status()
+    await expect(page.get_by_text("No run matches")).to_be_visible()
+
+
+async def test_health_says_what_works_and_who_is_signed_out_is_told(
+    page: Page, context: BrowserContext, launched: Launch
+) -> None:
+    server = launched()
+    await sign_in(page, server)
+    await page.get_by_role("link", name="Health").click()
+    await expect(page.locator(".check-ok")).not_to_have_count(0)
+    await expect(page.locator(".notice").first).to_contain_text("uns can be started")
+    await shot(page, "health")
+    await context.clear_cookies()
+    await expect(page.get_by_role("alert")).to_contain_text("cody dashboard")
+    await expect(page.locator(".connection")).to_contain_text("Signed out")
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
+async def test_every_page_passes_the_accessibility_checker_and_fits(
+    browser: Browser, launched: Launch, repository: Repository, scheme: Any, width: int
+) -> None:
+    server = launched()
+    context = await browser.new_context(viewport={"width": width, "height": 740}, color_scheme=scheme)
+    page = await context.new_page()
+    await sign_in(page, server)
+    run_id = repository.start(server, ACTIVE_AGENT, gracePeriodSec=1)
+    await page.locator(".runs-rows .status-running").wait_for()
+    found = {}
+    for path in ("/", f"/runs/{run_id}", *(f"/runs/{run_id}?tab={tab}" for tab in TABS), "/new", "/health", "/nowhere"):
+        if path == "/nowhere":
+            # A wrong address is answered by the server; within the page it is one that a link made.
+            await page.evaluate("history.pushState(null, '', '/nowhere'); dispatchEvent(new PopStateEvent('popstate'))")
+        else:
+            await page.goto(server.url + path)
+        await expect(page.locator(READY.get(path.split("?")[-1], "main > *")).first).to_be_visible()
+        name = f"{scheme}-{width}-{path.split('=')[-1].split('/')[1 if path.count('/') == 1 and '=' not in path else -1] or 'runs'}"
+        await shot(page, name.replace(run_id, "run"))
+        found[path] = await violations(page)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} is wider than the screen"
+    await context.close()
+    assert not any(found.values()), json.dumps(found, indent=1)
+
+
+TABS = ("events", "plots", "logs", "prompt")
+READY = {"tab=events": ".line", "tab=plots": ".plot canvas", "tab=logs": ".log-parts", "tab=prompt": ".prompt"}
+ACTIVE_AGENT = r"""
+    for code in range(30, 38): print(f"\x1b[{code}mcolour {code}\x1b[0m \x1b[{code + 60};7mbright\x1b[0m \x1b[2mdim\x1b[0m")
+    print("trouble", file=sys.stderr)
+    say(type="test_run_completed", passed=3, failed=1)
+    say(type="file_written", path="src/a.py")
+    say(type="token_usage", inputTokens=1200, cachedInputTokens=800, outputTokens=90, totalTokens=1290)
+    LOG.write_text(LOG.read_text() + "- step one\n")
+    if TURN > 2: wait_for("never")
+"""
+
+
+class _Hostile(BaseHTTPRequestHandler):
+    """A page of another origin; its scripts are the test's."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<title>hostile</title>")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hostile() -> Iterator[str]:
+    """Another web server on this machine: to the browser it is the same site, so it sends Cody's cookies with requests."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hostile)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+TRY = """async ([url, options]) => {
+  try {
+    const answer = await fetch(url, { credentials: 'include', ...options })
+    return answer.type === 'opaque' ? 'sent blindly' : `read ${answer.status}`
+  } catch { return 'refused' }
+}"""
+
+
+async def test_a_page_of_another_origin_can_neither_act_nor_read(
+    page: Page, context: BrowserContext, launched: Launch, repository: Repository, hostile: str
+) -> None:
+    server = launched()
+    await sign_in(page, server)
+    run_id = repository.start(server, FOREVER, gracePeriodSec=1)
+    await page.locator(".runs-rows .status-running").wait_for()
+    foreign = await context.new_page()
+    await foreign.goto(hostile)
+    cancel = f"{server.url}/api/runs/{run_id}/cancel"
+    body = json.dumps({"reason": "hostile"})
+    json_type = {"Content-Type": "application/json"}
+    tries: list[tuple[str, dict[str, Any]]] = [
+        (cancel, {"method": "POST", "headers": json_type, "body": body}),
+        (cancel, {"method": "POST", "body": body}),
+        (cancel, {"method": "POST", "mode": "no-cors", "body": body}),
+        (cancel, {"method": "POST", "mode": "no-cors"}),
+        (f"{server.url}/api/runs", {}),
+        (f"{server.url}/api/runs/{run_id}/stream", {}),
+    ]
+    answers = [await foreign.evaluate(TRY, list(one)) for one in tries]
+    assert set(answers) <= {"refused", "sent blindly"}, answers
+    framed = await foreign.evaluate(
+        """(url) => new Promise((done) => {
+          const frame = document.createElement('iframe')
+          frame.onload = () => { try { done(String(frame.contentDocument)) } catch { done('closed') } }
+          frame.src = url
+          document.body.append(frame)
+        })""",
+        server.url,
+    )
+    assert framed in {"null", "closed"}
+    assert read(server, f"/api/runs/{run_id}")["status"] == "running"
+
+
+def test_the_forms_defaults_are_those_of_the_contract() -> None:
+    config = json.loads(RunConfig(working_dir="/").model_dump_json(by_alias=True))
+    written = json.loads((DASHBOARD / "src" / "model" / "run_defaults.json").read_text(encoding="utf-8"))
+    assert written == {"epicId": "current-epic", "config": {**config, "workingDir": ""}}
+
+
+def test_the_pure_parts_pass_their_own_tests(builder: Any) -> None:
+    builder.test()
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    lock = json.loads((DASHBOARD / "package-lock.json").read_text(encoding="utf-8"))
+    assert lock["packages"]
+    assert not [name for name, found in lock["packages"].items() if "resolved" in found]
+    assert all("integrity" in found for name, found in lock["packages"].items() if name)
+

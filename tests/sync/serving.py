@@ -1,0 +1,103 @@
+"""Cody's real HTTP server with the routes of the sync API behind its real gate, on this event loop or in a process."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cody.sync.adapters.sql import SqlAdapter
+from cody.tokens import Scope, TokenStore
+from server.audit import AuditLog
+from server.audited import Audited
+from server.auth import Gate, Sessions
+from server.boundary import Boundary
+from server.connection import ServerConfig
+from server.guards import Guard, Site
+from server.http import HttpServer
+from server.limits import Limits
+from server.metrics import Metrics
+from server.routes import Endpoint, router
+from server.streams import OpenStreams
+from server.sync import SyncEndpoints, SyncEngine
+
+
+class NoRuns:
+    """Nobody watches runs here."""
+
+    async def touch_subscriber(self, run_id: str, client_id: str) -> None:
+        raise AssertionError(run_id)
+
+    async def remove_subscriber(self, run_id: str, client_id: str) -> None:
+        raise AssertionError(run_id)
+
+
+@dataclass(frozen=True)
+class Serving:
+    url: str
+    state_dir: Path
+
+    @property
+    def token(self) -> str:
+        value = TokenStore(self.state_dir).local_value()
+        assert value is not None
+        return value
+
+    def token_of(self, scope: Scope) -> str:
+        """A new token that allows no more than this."""
+        return TokenStore(self.state_dir).create(f"for-{scope}", scope)
+
+
+@asynccontextmanager
+async def served_table(table: list[Endpoint], state_dir: Path, port: int = 0) -> AsyncIterator[Serving]:
+    """These endpoints behind all that stands before the real ones."""
+    # The protocol by name: asyncio turns Nagle's algorithm off only then (uvloop always), and each answer takes 40 ms else.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    site = Site("127.0.0.1", bound.getsockname()[1])
+    tokens = TokenStore(state_dir)
+    tokens.prepare()
+    limits = Limits()
+    gated = Gate(Audited(router(table), AuditLog(state_dir)), tokens, Sessions(site.port), limits)
+    app = Boundary(Guard(gated, site), Metrics(OpenStreams(NoRuns(), keepalive_s=15), lambda: 0))
+    server = HttpServer(ServerConfig(app, on_connections=lambda count: None))
+    serving = asyncio.create_task(server.serve(sockets=[bound]))
+    await server.ready.wait()
+    try:
+        yield Serving(site.url, state_dir)
+    finally:
+        server.leave()
+        await server.cut_connections(after_s=0.0)
+        await serving
+        bound.close()
+
+
+@asynccontextmanager
+async def served(engine: SyncEngine, state_dir: Path, port: int = 0) -> AsyncIterator[Serving]:
+    """This engine behind the sync API."""
+    opened: Callable[[], Awaitable[SyncEngine]] = _always(engine)
+    async with served_table(SyncEndpoints(opened).table(), state_dir, port) as serving:
+        yield serving
+
+
+def _always(engine: SyncEngine) -> Callable[[], Awaitable[SyncEngine]]:
+    async def opened() -> SyncEngine:
+        return engine
+
+    return opened
+
+
+async def main(database_url: str, state_dir: str, port: str) -> None:
+    """A server until it is killed; says its URL."""
+    async with SqlAdapter(database_url) as engine, served(engine, Path(state_dir), int(port)) as serving:
+        print(serving.url, flush=True)
+        await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
