@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 
-.PHONY: help install demo test check format lifecycle clean
+.PHONY: help install dashboard demo test test-faults check format lifecycle schemas openapi screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -18,13 +18,19 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/pip install -qq --disable-pip-version-check -e '.[codex,dev]' -c constraints.txt
 	@touch $@
 
-install: $(STAMP) ## make .venv with the pinned dependencies
+install: $(STAMP) dashboard ## make .venv with the pinned dependencies, and build the dashboard
+
+dashboard: $(STAMP) ## build the dashboard into server/static (once, as long as its sources are the same)
+	@$(BIN)/python server/dashboard/build.py
 
 demo: $(STAMP) ## run the main job for real: three turns of codex on a scratch repository (MODEL=... with a key)
 	@$(BIN)/python -m harness.demo $(if $(MODEL),--model $(MODEL))
 
-test: $(STAMP) ## the whole suite: real Valkey, real processes, real codex (PYTEST_ARGS=...)
+test: $(STAMP) dashboard ## the whole suite: real Valkey, real processes, real codex (PYTEST_ARGS=...)
 	@$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+test-faults: $(STAMP) ## inject every fault several times and write the table of docs/reliability.md
+	@$(BIN)/python -m tests.faults.report
 
 check: $(STAMP) ## ruff, mypy --strict, import arrows
 	@$(BIN)/ruff check .
@@ -37,6 +43,15 @@ format: $(STAMP) ## format the code
 
 lifecycle: $(STAMP) ## draw docs/lifecycle.md from the state machine's table
 	@$(BIN)/python -m cody.contracts.lifecycle > docs/lifecycle.md
+
+schemas: $(STAMP) ## write docs/schemas from the contracts
+	@for name in response stream_event; do $(BIN)/python -m cody.contracts.schema $$name.json > docs/schemas/$$name.json; done
+
+openapi: $(STAMP) ## write docs/openapi.json from the routes and the contracts
+	@$(BIN)/python -m server.openapi > docs/openapi.json
+
+screenshots: $(STAMP) dashboard ## write docs/images from the running dashboard
+	@$(BIN)/python -m tests.browser.screenshots
 
 clean: ## remove .venv, caches and build output
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

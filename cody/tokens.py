@@ -6,12 +6,15 @@ only the hash is kept: their value is shown once.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import os
 import re
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -72,6 +75,7 @@ class TokenStore:
         """`override` is CODY_TOKEN: it is the local token then, and the one in the state folder does not count."""
         self._path = state_dir / "tokens.json"
         self._local_path = state_dir / "token"
+        self._lock_path = state_dir / "tokens.lock"
         self._override = override
         self._seen: tuple[int, int, int] | None = None
         self._records: tuple[TokenRecord, ...] = ()
@@ -81,8 +85,9 @@ class TokenStore:
         for path in (self._path, self._local_path):
             if path.exists() and path.stat().st_mode & 0o077:
                 raise ConfigurationError(f"{path} can be read by others: chmod 600 {path}, and rotate the tokens")
-        if self._override is None and not any(record.name == LOCAL for record in self.records()):
-            self._put(LOCAL, "admin")
+        with self._locked():
+            if self._override is None and not any(record.name == LOCAL for record in self.records()):
+                self._put(LOCAL, "admin")
 
     def find(self, value: str) -> Caller | None:
         """Whose token this is. Takes the same time whichever token it is or is not."""
@@ -118,20 +123,23 @@ class TokenStore:
                 f"{name[:80]!r} is not a token's name: small letters, digits, '.', '_', '-', at most 64",
                 details={"field": "name"},
             )
-        if any(record.name == name for record in self.records()):
-            raise Conflict(f"there is a token {name} already: rotate or revoke it")
-        return self._put(name, scope)
+        with self._locked():
+            if any(record.name == name for record in self.records()):
+                raise Conflict(f"there is a token {name} already: rotate or revoke it")
+            return self._put(name, scope)
 
     def rotate(self, name: str) -> str:
         """A new value for this token; the old one counts no more. Raises NotFound."""
-        return self._put(name, self._record(name).scope)
+        with self._locked():
+            return self._put(name, self._record(name).scope)
 
     def revoke(self, name: str) -> None:
         """The token counts no more; raises NotFound, and Conflict for the local one, which can only be rotated."""
         if name == LOCAL:
             raise Conflict("the local token is the CLI's own: rotate it instead")
-        record = self._record(name)
-        self._write(tuple(one for one in self.records() if one is not record))
+        with self._locked():
+            record = self._record(name)
+            self._write(tuple(one for one in self.records() if one.name != record.name))
 
     def local_value(self) -> str | None:
         """The CLI's token; None when there is none yet."""
@@ -141,6 +149,18 @@ class TokenStore:
             return self._local_path.read_text(encoding="ascii").strip() or None
         except (FileNotFoundError, PermissionError, UnicodeDecodeError):
             return None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """One change at a time, of all threads and processes: each replaces the whole file, the others' tokens included."""
+        self._lock_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(self._lock_path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            self._seen = None
+            yield
+        finally:
+            os.close(fd)
 
     def _record(self, name: str) -> TokenRecord:
         for record in self.records():

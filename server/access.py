@@ -9,14 +9,20 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from cody.contracts.audit import AuditPage, CreateTokenRequest, LinkAnswer, NewToken, Nothing, TokenInfo, TokenPage
+from cody.errors import Forbidden
 from cody.tokens import TokenStore
+from server import operations
 from server.audit import AuditLog
-from server.auth import LINK_LIFETIME_S, SESSION_LIFETIME_S, Sessions, caller_of, session_cookie
+from server.audited import entry_of
+from server.auth import LINK_LIFETIME_S, SESSION, SESSION_LIFETIME_S, Sessions, caller_of, session_cookie
 from server.body import json_body, optional_json_body
 from server.guards import Site
+from server.problems import MethodNotAllowed, invalid_fields
 from server.query import Query, text, whole_number
 from server.routes import Endpoint, json_answer
 
+TOKENS = "/api/tokens"
+TOKEN = f"{TOKENS}/{{name}}"
 LISTED_AT_MOST = 1_000
 
 
@@ -29,26 +35,35 @@ class AccessEndpoints:
 
     def table(self) -> list[Endpoint]:
         return [
-            Endpoint("GET", "/enter", self.enter, frozenset({"code"}), scope=None),
-            Endpoint("POST", "/api/session/link", self.link, scope="read"),
-            Endpoint("POST", "/api/session/leave", self.leave, scope="read"),
-            Endpoint("GET", "/api/tokens", self.list_tokens, scope="admin"),
-            Endpoint("POST", "/api/tokens", self.create, scope="admin"),
-            Endpoint("POST", "/api/tokens/{name}/rotate", self.rotate, scope="admin"),
-            Endpoint("POST", "/api/tokens/{name}/revoke", self.revoke, scope="admin"),
-            Endpoint("GET", "/api/audit", self.audit, frozenset({"limit"}), scope="admin"),
+            Endpoint("GET", "/enter", self.enter, frozenset({"code"}), scope=None, operation=operations.ENTER),
+            Endpoint("POST", "/api/session/link", self.link, operation=operations.LINK),
+            Endpoint("POST", "/api/session/leave", self.leave, operation=operations.LEAVE),
+            Endpoint("GET", TOKENS, self.list_tokens, scope="admin", operation=operations.TOKENS),
+            Endpoint("POST", TOKENS, self.create, scope="admin", operation=operations.CREATE_TOKEN),
+            Endpoint("POST", f"{TOKEN}/rotate", self.rotate, scope="admin", operation=operations.ROTATE_TOKEN),
+            Endpoint("POST", f"{TOKEN}/revoke", self.revoke, scope="admin", operation=operations.REVOKE_TOKEN),
+            Endpoint("GET", "/api/audit", self.audit, frozenset({"limit"}), scope="admin", operation=operations.AUDIT),
         ]
 
     async def link(self, request: Request, query: Query) -> Response:
         """A link for one browser. What it leads to may do no more than who asked for it."""
         await optional_json_body(request, Nothing)
-        code = self._sessions.link(caller_of(request.scope))
+        caller = caller_of(request.scope)
+        if caller.name.startswith(SESSION):
+            raise Forbidden("a browser's session can't make links, which would outlive it: use `cody dashboard`")
+        code = self._sessions.link(caller)
         answer = LinkAnswer(url=f"{self._site.url}/enter?code={code}", valid_for_sec=int(LINK_LIFETIME_S))
         return json_answer(answer, 201)
 
     async def enter(self, request: Request, query: Query) -> Response:
         """Exchange the code of a link for a session, and go to the dashboard."""
-        value = self._sessions.enter(text(query, "code") or "")
+        if request.method == "HEAD":
+            # Programs that look at a link before a person does: it would be used up.
+            raise MethodNotAllowed("use GET for this path", headers={"Allow": "GET"})
+        if "code" not in query:
+            raise invalid_fields([("code", "is required")])
+        value, caller = self._sessions.enter(text(query, "code") or "")
+        self._audit.add(entry_of(request.scope, caller, 303))
         return RedirectResponse("/", 303, {"set-cookie": self._cookie(value, int(SESSION_LIFETIME_S))})
 
     async def leave(self, request: Request, query: Query) -> Response:
@@ -79,12 +94,15 @@ class AccessEndpoints:
         await optional_json_body(request, Nothing)
         name = str(request.path_params["name"])
         value = await asyncio.to_thread(self._tokens.rotate, name)
+        self._sessions.end_those_of(name)
         scope = next(one.scope for one in self._tokens.records() if one.name == name)
         return json_answer(NewToken(name=name, scope=scope, token=value))
 
     async def revoke(self, request: Request, query: Query) -> Response:
         await optional_json_body(request, Nothing)
-        await asyncio.to_thread(self._tokens.revoke, str(request.path_params["name"]))
+        name = str(request.path_params["name"])
+        await asyncio.to_thread(self._tokens.revoke, name)
+        self._sessions.end_those_of(name)
         return Response(status_code=204)
 
     async def audit(self, request: Request, query: Query) -> Response:

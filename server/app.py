@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from starlette.types import ASGIApp
 
 from cody.settings import Settings
@@ -16,21 +18,53 @@ from server.guards import Guard, Site
 from server.health import HealthEndpoints
 from server.limits import Limits
 from server.metrics import Metrics
+from server.openapi import DocumentEndpoint
 from server.routes import Endpoint, router
 from server.runs import RunEndpoints
 from server.streams import OpenStreams
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the routes and the layers around them share."""
+
+    site: Site
+    streams: OpenStreams
+    metrics: Metrics
+    tokens: TokenStore
+    sessions: Sessions
+    limits: Limits
+    audit: AuditLog
+
+
+def parts_of(service: RunService, site: Site, streams: OpenStreams, settings: Settings) -> Parts:
+    """The parts for one application; opens and writes nothing."""
+    return Parts(
+        site=site,
+        streams=streams,
+        metrics=Metrics(streams, lambda: service.active_runs),
+        tokens=TokenStore(settings.state_dir, override=settings.token),
+        sessions=Sessions(site.port),
+        limits=Limits(),
+        audit=AuditLog(settings.state_dir),
+    )
+
+
+def table_of(service: RunService, parts: Parts) -> list[Endpoint]:
+    """Everything that the server answers to."""
+    table = [
+        *RunEndpoints(service, parts.streams, parts.limits).table(),
+        *HealthEndpoints(service, parts.metrics).table(),
+        *AccessEndpoints(parts.tokens, parts.sessions, parts.audit, parts.site).table(),
+        *DocumentEndpoint(lambda: table).table(),
+    ]
+    return table
+
+
 def build_app(service: RunService, site: Site, streams: OpenStreams, settings: Settings) -> ASGIApp:
     """The whole API of this service, for requests to this site. Raises ConfigurationError for tokens that can't be used."""
-    metrics = Metrics(streams, lambda: service.active_runs)
-    tokens = TokenStore(settings.state_dir, override=settings.token)
-    tokens.prepare()
-    sessions, limits, audit = Sessions(site.port), Limits(), AuditLog(settings.state_dir)
-    table: list[Endpoint] = [
-        *RunEndpoints(service, streams, limits).table(),
-        *HealthEndpoints(service, metrics).table(),
-        *AccessEndpoints(tokens, sessions, audit, site).table(),
-    ]
-    gated = Gate(Audited(router(table), audit), tokens, sessions, limits)
-    return Boundary(Guard(gated, site), metrics)
+    parts = parts_of(service, site, streams, settings)
+    parts.tokens.prepare()
+    audited = Audited(router(table_of(service, parts)), parts.audit)
+    gated = Gate(audited, parts.tokens, parts.sessions, parts.limits)
+    return Boundary(Guard(gated, site), parts.metrics)

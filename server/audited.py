@@ -10,9 +10,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cody.contracts.audit import AuditEntry
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError
+from cody.tokens import Caller
 from server.audit import AuditLog, source_of
 from server.auth import SAFE_METHODS, caller_of
-from server.problems import problem_of
+from server.problems import printable, problem_of
 from server.routes import Endpoint
 
 
@@ -28,11 +29,13 @@ class Audited:
             await self._app(scope, receive, send)
             return
         status = 500
+        made: str | None = None
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, made
             if message["type"] == "http.response.start":
                 status = message["status"]
+                made = _run_in(dict(message["headers"]).get(b"location", b""))
             await send(message)
 
         try:
@@ -42,19 +45,27 @@ class Audited:
             status = problem.status if problem else 500
             raise
         finally:
-            self._audit.add(_entry(scope, status))
+            self._audit.add(entry_of(scope, caller_of(scope), status, run_id=made))
 
 
-def _entry(scope: Scope, status: int) -> AuditEntry:
-    caller, endpoint = caller_of(scope), scope.get("endpoint")
-    run_id = scope.get("path_params", {}).get("run_id")
+def _run_in(location: bytes) -> str | None:
+    """The id of the run that was started: its address ends with it."""
+    return location.rsplit(b"/", 1)[1].decode("latin-1") if location.startswith(b"/api/runs/") else None
+
+
+def entry_of(scope: Scope, caller: Caller, status: int, *, run_id: str | None = None) -> AuditEntry:
+    """What this request did, for the audit log. Of what the caller wrote it has only what a route has checked."""
+    endpoint, path = scope.get("endpoint"), scope.get("path_params", {})
     route = endpoint.path if isinstance(endpoint, Endpoint) else "(none)"
+    run_id = run_id or path.get("run_id")
+    token = path.get("name")
     return AuditEntry(
         ts=utc_text(time.time_ns() // 1_000_000),
         who=caller.name,
         scope=caller.scope,
         action=f"{scope['method']} {route}",
         run_id=str(run_id) if run_id else None,
+        token=printable(token) if token else None,
         source=source_of(scope),
         status=status,
     )

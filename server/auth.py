@@ -22,6 +22,8 @@ from server.problems import HttpError
 
 PUBLIC = frozenset({"/healthz", "/enter"})
 SAFE_METHODS = frozenset({"GET", "HEAD"})
+SESSION = "session:"
+"""Before a token's name: a browser's session that was made with it."""
 LINK_LIFETIME_S = 120.0
 SESSION_LIFETIME_S = 12 * 3600.0
 MAX_SESSIONS = 1_000
@@ -63,18 +65,18 @@ class Sessions:
         _drop_old(self._links, self.clock(), MAX_LINKS)
         code = secrets.token_urlsafe(32)
         scope: TokenScope = "control" if caller.may("control") else "read"
-        self._links[digest(code)] = _Entry(Caller(f"session:{caller.name}", scope), self.clock() + LINK_LIFETIME_S)
+        self._links[digest(code)] = _Entry(Caller(f"{SESSION}{caller.name}", scope), self.clock() + LINK_LIFETIME_S)
         return code
 
-    def enter(self, code: str) -> str:
-        """The cookie's value for this code, which is used up; raises Unauthorized."""
+    def enter(self, code: str) -> tuple[str, Caller]:
+        """A new cookie's value for this code, which is used up, and whose session it is; raises Unauthorized."""
         entry = self._links.pop(digest(code), None)
         if entry is None or entry.until < self.clock():
             raise Unauthorized("this link was used already or is too old: `cody dashboard` prints a new one")
         _drop_old(self._sessions, self.clock(), MAX_SESSIONS)
         value = secrets.token_urlsafe(32)
         self._sessions[digest(value)] = _Entry(entry.caller, self.clock() + SESSION_LIFETIME_S)
-        return value
+        return value, entry.caller
 
     def find(self, value: str) -> Caller | None:
         """Whose session this is."""
@@ -84,6 +86,12 @@ class Sessions:
     def leave(self, value: str) -> None:
         """End the session."""
         self._sessions.pop(digest(value), None)
+
+    def end_those_of(self, token: str) -> None:
+        """End all sessions and links that were made with this token: it counts no more, and so do they."""
+        for entries in (self._links, self._sessions):
+            for key in [key for key, entry in entries.items() if entry.caller.name == f"{SESSION}{token}"]:
+                del entries[key]
 
 
 def _drop_old(entries: dict[str, _Entry], now: float, most: int) -> None:
@@ -110,15 +118,15 @@ class Gate:
         await self._app(scope, receive, send)
 
     def _caller(self, scope: Scope) -> Caller:
-        """Raises Unauthorized; Forbidden for a session's change without the Origin that every browser sends with one."""
+        """Raises Unauthorized; Forbidden for a session that is used by a page of another origin, port included."""
         headers: Headers = scope["headers"]
         given = [value for name, value in headers if name == b"authorization"]
         if given:
             caller = self._bearer(given)
         else:
             caller = self._session(headers)
-            if caller and scope["method"] not in SAFE_METHODS and not any(name == b"origin" for name, _ in headers):
-                raise Forbidden("a change by a browser's session needs its Origin header")
+            if caller is not None:
+                _check_own_page(scope["method"], headers)
         if caller is None:
             raise Unauthorized(
                 "this needs a token: send `Authorization: Bearer TOKEN` (the CLI reads its own from the state folder), or "
@@ -136,6 +144,20 @@ class Gate:
     def _session(self, headers: Headers) -> Caller | None:
         value = session_cookie(headers, self._sessions.cookie_name)
         return self._sessions.find(value) if value else None
+
+
+def _check_own_page(method: str, headers: Headers) -> None:
+    """Raises Forbidden unless it is our own page, or a person, that makes the browser send this.
+
+    SameSite=Strict keeps the cookie from other sites, but another port of the same host is the same site to a browser.
+    """
+    given = {name: value for name, value in headers if name in {b"origin", b"sec-fetch-site", b"sec-fetch-mode"}}
+    if method not in SAFE_METHODS and b"origin" not in given:
+        # Every browser sends one with a change; that it is our own was checked before.
+        raise Forbidden("a change by a browser's session needs its Origin header")
+    foreign = given.get(b"sec-fetch-site", b"none") not in {b"none", b"same-origin"}
+    if foreign and not (method in SAFE_METHODS and given.get(b"sec-fetch-mode") == b"navigate"):
+        raise Forbidden("requests from pages of another origin are refused")
 
 
 def session_cookie(headers: Headers, name: str) -> str | None:

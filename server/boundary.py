@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog import get_logger
 
 from cody.errors import CodyError
+from server import signin_page
 from server.connection import connection_of
 from server.guards import with_security
 from server.metrics import Metrics
@@ -41,9 +42,11 @@ class _Answer:
             message["headers"] = with_security(list(message.get("headers", ())))
         return self._send(message)
 
-    async def problem(self, problem: Problem) -> None:
+    async def problem(self, problem: Problem, scope: Scope) -> None:
         body = problem.body
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if problem.status == 401 and signin_page.is_wanted(scope):
+            body, headers = signin_page.PAGE, list(signin_page.HEADERS)
         headers += [(name.lower().encode(), value.encode()) for name, value in problem.headers.items()]
         await self({"type": "http.response.start", "status": problem.status, "headers": headers})
         await self({"type": "http.response.body", "body": body})
@@ -76,7 +79,7 @@ class Boundary:
             log.error("request.failed", request_id=request_id, route=_route(scope), exc_info=error)
             problem = internal_problem(request_id)
         if answer.status is None:
-            await answer.problem(problem)
+            await answer.problem(problem, scope)
         else:
             connection_of(scope).abort()  # half an answer must not look like a whole one
 

@@ -19,6 +19,9 @@ MAX_HEAD_BYTES = 64 << 10
 """Request line and headers together; httptools itself has no limit."""
 MAX_MESSAGE_BYTES = 16 << 20
 """A whole request. A refused body is still read, and forgotten, up to here, so that its sender gets to the answer."""
+REQUEST_DEADLINE_S = 30.0
+"""From a connection's begin, or a request's first byte, to the request's last: a client on the same machine needs no time.
+Without it, one that sends a byte now and then holds its connection, and what was read of its body, for ever."""
 
 
 class Connection(Protocol):
@@ -57,7 +60,9 @@ def connection_of(scope: Scope) -> Connection:
 class ServerConfig(uvicorn.Config):
     """uvicorn's settings as Cody needs them; `on_connections` hears how many connections are open after each change."""
 
-    def __init__(self, app: Any, *, on_connections: Callable[[int], None]) -> None:
+    def __init__(
+        self, app: Any, *, on_connections: Callable[[int], None], request_deadline_s: float = REQUEST_DEADLINE_S
+    ) -> None:
         super().__init__(
             app,
             http=HttpConnection,
@@ -70,13 +75,14 @@ class ServerConfig(uvicorn.Config):
             server_header=False,
         )
         self.on_connections = on_connections
+        self.request_deadline_s = request_deadline_s
 
 
 class HttpConnection(HttpToolsProtocol):
     """Bounded headers, errors in our shape, and what `Connection` promises."""
 
     # uvicorn's class has as many attributes as Python keeps in a shared layout: one more costs 1.5 KB a client.
-    __slots__ = ("_call_when_lost", "_in_head", "_message_bytes", "_running")
+    __slots__ = ("_call_when_lost", "_deadline", "_in_head", "_message_bytes", "_running")
 
     config: ServerConfig
 
@@ -92,6 +98,7 @@ class HttpConnection(HttpToolsProtocol):
         self._message_bytes = 0
         self._running: RequestResponseCycle | None = None
         self._call_when_lost: Callable[[], None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
 
     @property
     def is_stuck(self) -> bool:
@@ -116,10 +123,12 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._begin_deadline()
         self.config.on_connections(len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._end_deadline()
         # uvicorn itself tells only the newest of pipelined requests: a stream before it would never know.
         if self._call_when_lost is not None:
             self._call_when_lost()
@@ -137,6 +146,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._begin_deadline()
         self.scope["state"]["connection"] = self
 
     def on_headers_complete(self) -> None:
@@ -146,7 +156,27 @@ class HttpConnection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_head = True
         self._message_bytes = 0
+        self._end_deadline()
         super().on_message_complete()
+
+    def _begin_deadline(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.config.request_deadline_s, self._too_slow)
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _too_slow(self) -> None:
+        self._deadline = None
+        seconds = self.config.request_deadline_s
+        if self._message_bytes == 0:
+            self.transport.close()  # opened ahead of need, as browsers do: there is nothing to answer
+            return
+        self._refuse(Problem(408, "request_timeout", f"the request was not complete after {seconds:g} s"))
+        if self.is_stuck:
+            self.abort()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle

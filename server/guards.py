@@ -28,9 +28,9 @@ NO_STORE = (b"cache-control", b"no-store")
 
 
 def with_security(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """An answer's headers with those that every answer has; its own cache-control stays."""
-    caching = [] if any(name.lower() == NO_STORE[0] for name, _ in headers) else [NO_STORE]
-    return [*headers, *SECURITY_HEADERS, *caching]
+    """An answer's headers with those that every answer has; what it has of them itself stays."""
+    own = {name.lower() for name, _ in headers}
+    return [*headers, *(pair for pair in (*SECURITY_HEADERS, NO_STORE) if pair[0] not in own)]
 
 
 @dataclass(frozen=True)

@@ -44,4 +44,3 @@ class HealthEndpoints:
     async def metrics(self, request: Request, query: Query) -> Response:
         text = await asyncio.to_thread(self._metrics.text)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
-

@@ -24,7 +24,8 @@ from server.routes import Endpoint
 REF = "#/components/schemas/{model}"
 
 Mode = Literal["validation", "serialization"]
-Models = dict[tuple[type[BaseModel], Mode], dict[str, Any]]
+Models = Mapping[tuple[Any, Mode], dict[str, Any]]
+"""The schema of each contract, by its class."""
 
 _IN_BRACES = re.compile(r"\{(\w+)(?::\w+)?\}")
 LINKED = {"runId": "$response.body#/runId", "name": "$response.body#/name"}
@@ -86,7 +87,23 @@ def _models(operations: Iterable[Operation]) -> tuple[Models, dict[str, Any]]:
             if answer.model is not None:
                 wanted[answer.model, "serialization"] = None
     models, definitions = models_json_schema(list(wanted), by_alias=True, ref_template=REF)
-    return models, dict(sorted(definitions["$defs"].items()))
+    return models, {name: _standard(schema) for name, schema in sorted(definitions["$defs"].items())}
+
+
+BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
+"""pydantic 2.14 writes bounds by its own names where a validator stands before them, as in `Int`."""
+
+
+def _standard(schema: Any) -> Any:
+    """The schema in JSON Schema's words only."""
+    match schema:
+        case dict():
+            in_bounds = "type" in schema or "anyOf" in schema
+            return {BOUNDS.get(name, name) if in_bounds else name: _standard(part) for name, part in schema.items()}
+        case list():
+            return [_standard(part) for part in schema]
+        case _:
+            return schema
 
 
 def _operation(

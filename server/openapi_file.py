@@ -8,9 +8,8 @@ from pathlib import Path
 
 from cody.settings import Settings
 from harness.service import RunService
-from server.app import table_of
+from server.app import parts_of, table_of
 from server.guards import Site
-from server.limits import Limits
 from server.openapi import text_of
 from server.streams import OpenStreams
 
@@ -21,7 +20,8 @@ def text() -> str:
     """The document. The table is that of a server; this one has no store, and opens nothing."""
     settings = Settings()
     service = RunService(settings, None)
-    return text_of(table_of(service, Site("127.0.0.1", 0), OpenStreams(service, keepalive_s=1), settings, Limits()))
+    parts = parts_of(service, Site("127.0.0.1", 0), OpenStreams(service, keepalive_s=1), settings)
+    return text_of(table_of(service, parts))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -99,9 +99,7 @@ LIST = Operation(
         Parameter("cursor", {"type": "string", "minLength": 1, "maxLength": 512}, "The nextCursor of the page before."),
     ),
 )
-SNAPSHOT = Operation(
-    "getRun", "All that is known of a run.", {200: Answer("The run.", run.RunSnapshot)}, errors=(404,)
-)
+SNAPSHOT = Operation("getRun", "All that is known of a run.", {200: Answer("The run.", run.RunSnapshot)}, errors=(404,))
 STATUS = Operation("getRunStatus", "The same as getRun.", {200: Answer("The run.", run.RunSnapshot)}, errors=(404,))
 CONTROL = Operation(
     "controlRun",

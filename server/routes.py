@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
@@ -48,8 +48,26 @@ class Endpoint:
 
 def router(endpoints: list[Endpoint]) -> Router:
     """The endpoints as an ASGI application; other paths and methods raise NotFound and HTTPException (405)."""
-    routes = [Route(one.path, one, methods=[one.method]) for one in endpoints]
+    by_path: dict[str, dict[str, Endpoint]] = {}
+    for one in endpoints:
+        by_path.setdefault(one.path, {})[one.method] = one
+    routes = [
+        Route(path, next(iter(found.values())) if len(found) == 1 else _ByMethod(found), methods=list(found))
+        for path, found in by_path.items()
+    ]
     return Router(routes, redirect_slashes=False, default=_no_such_path)
+
+
+class _ByMethod:
+    """The endpoints of one path. One route for all of them: a wrong method is told all the right ones."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+        self._endpoints = endpoints
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._endpoints["GET" if scope["method"] == "HEAD" else scope["method"]]
+        scope["endpoint"] = endpoint
+        await endpoint(scope, receive, send)
 
 
 async def _no_such_path(scope: Scope, receive: Receive, send: Send) -> None:

@@ -43,17 +43,23 @@ class RunEndpoints:
         return [
             Endpoint("POST", f"{RUNS}/continuous", self.start, scope="control", operation=operations.START),
             Endpoint("POST", f"{RUNS}/preview", self.preview, scope="control", operation=operations.PREVIEW),
-            Endpoint("GET", RUNS, self.page, frozenset({"limit", "status", "epicId", "cursor"}), operation=operations.LIST),
+            Endpoint(
+                "GET", RUNS, self.page, frozenset({"limit", "status", "epicId", "cursor"}), operation=operations.LIST
+            ),
             Endpoint("GET", RUN, self.snapshot, operation=operations.SNAPSHOT),
             Endpoint("GET", f"{RUN}/status", self.snapshot, operation=operations.STATUS),
             Endpoint("POST", f"{RUN}/control", self.control, scope="control", operation=operations.CONTROL),
             self._by_path("pause"),
             self._by_path("resume"),
             self._by_path("cancel"),
-            Endpoint("GET", f"{RUN}/stream", self.stream, frozenset({"from"}), streams=True, operation=operations.STREAM),
+            Endpoint(
+                "GET", f"{RUN}/stream", self.stream, frozenset({"from"}), streams=True, operation=operations.STREAM
+            ),
             Endpoint("GET", f"{RUN}/turns", self.turns, operation=operations.TURNS),
             Endpoint("GET", TURN, self.turn, operation=operations.TURN),
-            Endpoint("GET", f"{TURN}/output", self.output, frozenset({"offset"}), streams=True, operation=operations.OUTPUT),
+            Endpoint(
+                "GET", f"{TURN}/output", self.output, frozenset({"offset"}), streams=True, operation=operations.OUTPUT
+            ),
             Endpoint("GET", f"{RUN}/prompt", self.prompt, operation=operations.PROMPT),
         ]
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import cody
-from cody.cli import exits, look_commands, run_command, steer_commands
+from cody.cli import exits, look_commands, run_command, steer_commands, sync_commands
 from cody.cli.invoke import RootOptions, root_options
 from cody.cli.processes import become
 
@@ -113,6 +113,7 @@ app.command(epilog=look_commands.LOGS_EXAMPLES)(look_commands.logs)
 app.command(epilog=steer_commands.PAUSE_EXAMPLES)(steer_commands.pause)
 app.command(epilog=steer_commands.RESUME_EXAMPLES)(steer_commands.resume)
 app.command(epilog=steer_commands.CANCEL_EXAMPLES)(steer_commands.cancel)
+app.add_typer(sync_commands.sync_app)
 
 
 @app.command(context_settings=PASS_ON, add_help_option=False)

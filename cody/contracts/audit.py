@@ -20,6 +20,8 @@ class AuditEntry(Wire):
     action: str
     """Method and route: `POST /api/runs/{run_id}/control`."""
     run_id: str | None = None
+    token: str | None = None
+    """The name of the token that was made, rotated or revoked."""
     source: str
     status: Int
 

@@ -6,9 +6,9 @@ Source: the run contract of this project; field names are what existing dashboar
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from cody.contracts.wire import Int, Seconds, Wire
 
@@ -24,6 +24,15 @@ MAX_TEXT = 4096
 """Longest free text of a config (characters): enough for any path, pattern or model name, small in every listing."""
 
 _NUL = "\x00"
+_NO_NUL = {"pattern": "^[^\\u0000]*$"}
+"""What validators below check is also said in the schema, in its own words, so that it takes nothing that they refuse."""
+_UNSEEN = (
+    "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"
+)
+"""Control characters, and those that hide or turn around what stands beside them."""
+_SEGMENT = rf"^(?!\.\.?$)[^/\\{_UNSEEN}]+$"
+_MODEL = "^[!-,.-~][ -~]*$"
+"""Printable ASCII; not an option."""
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _OWN_NAMES = frozenset(
     [
@@ -53,7 +62,7 @@ Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
 class CompletionConfig(Wire):
     """When the work log says that the work is done."""
 
-    pattern: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    pattern: Annotated[str, Field(min_length=1, max_length=512, json_schema_extra={"format": "regex"})] | None = None
     """Regular expression, searched line by line in what this run wrote to codys-log.md; null = the stop file only."""
     scan_tail_lines: Annotated[Int, Field(ge=1, le=10_000)] = 50
 
@@ -94,14 +103,31 @@ class Budget(Wire):
     """Time without a byte from the agent and without a change in the workspace."""
 
 
+def _more_of_config(schema: dict[str, Any]) -> None:
+    """What the validators of RunConfig check, as JSON Schema: each with all others, and the command with the agent."""
+    properties = schema["properties"]
+    env = properties["env"]
+    refused = "|".join([_LOADER_NAME.pattern, *(f"{name}$" for name in sorted(_OWN_NAMES))])
+    env["propertyNames"] = {"pattern": f"^(?!{refused})[A-Za-z_][A-Za-z0-9_]*$"}
+    env["additionalProperties"] |= _NO_NUL
+    command = next(one for one in properties["command"]["anyOf"] if one.get("type") == "array")
+    command["items"] |= _NO_NUL
+    command["prefixItems"] = [{**command["items"], "minLength": 1}]
+    schema["if"] = {"properties": {"agent": {"const": "command"}}, "required": ["agent"]}
+    schema["then"] = {"properties": {"command": {"type": "array"}}, "required": ["command"]}
+    schema["else"] = {"properties": {"command": {"type": "null"}}}
+
+
 class RunConfig(Wire):
     """How a run works. Everything but workingDir has a default."""
 
-    working_dir: Text
+    model_config = ConfigDict(json_schema_extra=_more_of_config)
+
+    working_dir: Annotated[Text, Field(json_schema_extra={"pattern": "^/[^\\u0000]*$"})]
     """Absolute path of the repository the agent works in."""
     loop_delay_sec: Annotated[Seconds, Field(ge=0, le=86_400)] = 2.0
     """Pause between two turns."""
-    model: ShortText | None = None
+    model: Annotated[ShortText, Field(json_schema_extra={"pattern": _MODEL})] | None = None
     """The agent's model; null = the agent's own default."""
     reasoning: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")] | None = None
     """Reasoning effort, as the agent names it (codex: minimal, low, medium, high, xhigh)."""
@@ -118,7 +144,7 @@ class RunConfig(Wire):
         None
     )
     """The program and its arguments; for agent `command` only. It reads the prompt on stdin."""
-    harness_dir: Text = ".cody-harness"
+    harness_dir: Annotated[Text, Field(json_schema_extra=_NO_NUL)] = ".cody-harness"
     """The harness folder, relative to workingDir and inside it."""
     session: Literal["fresh", "resume"] = "fresh"
     """`fresh`: each turn is a new conversation; `resume`: each turn goes on in the conversation of the one before."""
@@ -136,8 +162,8 @@ class RunConfig(Wire):
     @field_validator("model")
     @classmethod
     def _not_a_flag(cls, value: str | None) -> str | None:
-        if value is not None and (value.startswith("-") or not value.isprintable()):
-            raise ValueError("a model name is printable and does not start with '-'")
+        if value is not None and re.search(_MODEL, value) is None:
+            raise ValueError("a model name is printable ASCII and does not start with '-'")
         return value
 
     @field_validator("command")
@@ -172,7 +198,7 @@ class RunConfig(Wire):
         return self
 
 
-EpicId = Annotated[str, Field(min_length=1, max_length=128)]
+EpicId = Annotated[str, Field(min_length=1, max_length=128, json_schema_extra={"pattern": _SEGMENT})]
 
 
 class StartRunRequest(Wire):
@@ -184,7 +210,7 @@ class StartRunRequest(Wire):
     @field_validator("epic_id")
     @classmethod
     def _one_segment(cls, value: str) -> str:
-        if value in {".", ".."} or "/" in value or "\\" in value or not value.isprintable():
+        if re.search(_SEGMENT, value) is None:
             raise ValueError("one path segment: no '/', no '\\', not '.' or '..', printable characters only")
         return value
 

@@ -10,16 +10,20 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
+from urllib.parse import quote
 
+import httpx2
 import orjson
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
-from cody.client import CodyClient
-from cody.contracts.responses import Response
+from cody.client import ApiError, CodyClient, ServerUnreachable
+from cody.client.discovery import is_loopback
+from cody.client.errors import error_of_answer
+from cody.contracts.responses import Response, Shape
 from cody.contracts.run import TERMINAL, RunSnapshot, TurnRecord
 from cody.contracts.run_events import RunEvent, payload_json
 from cody.contracts.wire import Int, Wire
@@ -27,6 +31,7 @@ from cody.errors import Conflict, InvalidRequest, NotFound
 from cody.sync.policy import id_fault
 
 BLOCK_BYTES = 1 << 20
+THREAD_TIMEOUT_S = 120.0
 HEAD_BYTES = 1 << 20
 """A session file's first line carries the agent's instructions."""
 _SESSION_ID = re.compile(r"[0-9A-Za-z-]{8,64}\Z")
@@ -119,6 +124,31 @@ async def write_run(client: CodyClient, run_id: str, file: BinaryIO) -> None:
         file.write(encoded(event_line(stream_id, event)))
 
 
+class ThreadAnswer(Shape):
+    """Answer of `GET /api/v2/threads/{threadId}`, as far as it is needed here."""
+
+    responses: list[Response]
+
+
+async def fetch_thread(url: str, token: str | None, thread_id: str) -> list[Response]:
+    """The Responses of a thread, oldest first; raises NotFound, ServerUnreachable, ApiError."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        async with httpx2.AsyncClient(timeout=THREAD_TIMEOUT_S, trust_env=not is_loopback(url)) as http:
+            answer = await http.get(f"{url}/api/v2/threads/{quote(thread_id, safe='')}", headers=headers)
+    except httpx2.TransportError as error:
+        raise ServerUnreachable(f"no Cody server answers at {url} ({error or type(error).__name__})") from error
+    if answer.status_code >= 400:
+        raise error_of_answer(answer.status_code, answer.content)
+    try:
+        return ThreadAnswer.model_validate_json(answer.content).responses
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        raise ApiError(
+            f"thread {thread_id}: the answer is none ({problem['msg']})", status=answer.status_code
+        ) from None
+
+
 def write_thread(thread_id: str, responses: list[Response], file: BinaryIO) -> None:
     """Write the record of a thread whose answers have all ended; raises NotFound, Conflict."""
     if not responses:
@@ -133,14 +163,23 @@ def write_thread(thread_id: str, responses: list[Response], file: BinaryIO) -> N
 
 async def spooled(path: Path, write: Callable[[BinaryIO], Awaitable[None]]) -> int:
     """The size of the file that `write` has filled; a file that is there already is whole, and kept."""
-    if not path.exists():
+    size = _size(path)
+    if size is None:
         part = path.with_name(path.name + ".part")
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
             await write(file)
+            size = file.tell()
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
-    return path.stat().st_size
+    return size
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
 
 
 def file_record(path: Path, conversation_id: str | None = None) -> Record:
@@ -176,7 +215,7 @@ def codex_session(path: Path) -> str | None:
             return None
 
 
-def blocks(record: Record) -> Iterator[bytes]:
+def blocks(record: Record) -> Generator[bytes, None, None]:
     """The bytes of the record; raises Conflict when its file has become shorter."""
     left = record.size
     with record.path.open("rb") as file:

@@ -12,7 +12,7 @@ from cody.store import keys
 from cody.store.availability import store_calls
 from cody.store.events import id_tuple
 from cody.store.response_events import GROUP
-from cody.store.scripts import script
+from cody.store.scripts import Argument, script
 
 LISTED_AT_MOST = 1_000
 
@@ -43,7 +43,7 @@ async def retry_letter(redis: Redis, letter_id: str) -> DeadLetter:
     letter = await _one(redis, letter_id)
     with store_calls(f"retry dead letter {letter_id}"):
         names = [keys.DEAD_LETTERS, keys.response_events(letter.response_id), keys.RESPONSE_NEWS]
-        args = [letter_id, letter.response_id, GROUP, keys.NEWS_MAXLEN]
+        args: list[Argument] = [letter_id, letter.response_id, GROUP, keys.NEWS_MAXLEN]
         if not await script("response_retry")(redis, names, args):
             raise NotFound(f"no dead letter {letter_id}")
     return letter

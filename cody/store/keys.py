@@ -116,9 +116,7 @@ def _rule(
     return KeyRule(pattern, type, always_ttl, bound, max_entries)
 
 
-def _response_rule(
-    name: str, type: Literal["stream", "string"], bound: str, *, always_ttl: bool = False
-) -> KeyRule:
+def _response_rule(name: str, type: Literal["stream", "string"], bound: str, *, always_ttl: bool = False) -> KeyRule:
     pattern = re.compile(re.escape(f"{RESPONSES_PREFIX}:run:") + r"[0-9A-Za-z_-]{1,64}" + re.escape(f":{name}") + r"\Z")
     return KeyRule(pattern, type, always_ttl, bound)
 

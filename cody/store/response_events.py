@@ -222,9 +222,8 @@ class ResponseEvents:
         For those that no notification told of: the news was trimmed, or someone else wrote the events.
         """
         with store_calls("go through the responses"):
-            at, names = await self._redis.scan(
-                cursor, match=keys.response_events("*"), count=1_000, _type="stream"
-            )
+            reply: Any = await self._redis.scan(cursor, match=keys.response_events("*"), count=1_000, _type="stream")
+            at, names = reply
             async with self._redis.pipeline(transaction=False) as pipe:
                 for name in names:
                     pipe.xinfo_groups(name)

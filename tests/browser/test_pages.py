@@ -8,7 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, get_args
 
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
@@ -54,12 +54,11 @@ async def many_runs(redis: Redis, count: int) -> None:
     """Ended runs, as many copies of one that really ended."""
     original = await OwnedRun.create(redis)
     await original.complete()
-    fields = cast(dict[bytes, bytes], await redis.hgetall(keys.meta(original.run_id)))  # type: ignore[misc]  # two-way types
+    fields: dict[Any, Any] = await redis.hgetall(keys.meta(original.run_id))
     async with redis.pipeline(transaction=False) as pipe:
         for number in range(1, count):
             run_id = f"00000000-0000-4000-8000-{number:012d}"
-            own = {b"epicId": f"epic-{number}".encode(), b"stats.tokens": str(number).encode()}
-            pipe.hset(keys.meta(run_id), mapping={**fields, **own})  # type: ignore[arg-type]
+            pipe.hset(keys.meta(run_id), mapping={**fields, "epicId": f"epic-{number}", "stats.tokens": number})
             pipe.zadd(keys.INDEX, {run_id: CREATED_MS + number})
         await pipe.execute()
 
@@ -102,7 +101,12 @@ async def test_a_run_of_codex_is_started_from_the_form_and_watched_to_its_end(
     await expect(page.locator(".outcome-bad").first).to_have_text("exit 1")
     await expect(page.locator(".turn-panel")).to_contain_text("3 passed, 2 failed")
     await shot(page, "run")
-    for tab, sign in (("Events", ".line"), ("Plots", ".plot canvas"), ("Logs", ".log-parts"), ("Next prompt", ".prompt")):
+    for tab, sign in (
+        ("Events", ".line"),
+        ("Plots", ".plot canvas"),
+        ("Logs", ".log-parts"),
+        ("Next prompt", ".prompt"),
+    ):
         await page.get_by_role("tab", name=tab).click()
         await expect(page.locator(sign).first).to_be_visible()
         await shot(page, f"run-{tab.split()[-1].lower()}")
@@ -186,23 +190,36 @@ async def test_every_page_passes_the_accessibility_checker_and_fits(
     run_id = repository.start(server, ACTIVE_AGENT, gracePeriodSec=1)
     await page.locator(".runs-rows .status-running").wait_for()
     found = {}
-    for path in ("/", f"/runs/{run_id}", *(f"/runs/{run_id}?tab={tab}" for tab in TABS), "/new", "/health", "/nowhere"):
-        if path == "/nowhere":
+    for name, path, ready in PAGES:
+        if name == "nowhere":
             # A wrong address is answered by the server; within the page it is one that a link made.
             await page.evaluate("history.pushState(null, '', '/nowhere'); dispatchEvent(new PopStateEvent('popstate'))")
         else:
-            await page.goto(server.url + path)
-        await expect(page.locator(READY.get(path.split("?")[-1], "main > *")).first).to_be_visible()
-        name = f"{scheme}-{width}-{path.split('=')[-1].split('/')[1 if path.count('/') == 1 and '=' not in path else -1] or 'runs'}"
-        await shot(page, name.replace(run_id, "run"))
-        found[path] = await violations(page)
-        assert await page.evaluate("document.documentElement.scrollWidth") <= width, f"{path} is wider than the screen"
+            await page.goto(server.url + path.replace("RUN", run_id))
+        await expect(page.locator("main h1")).to_be_visible()
+        await expect(page.locator(ready).first).to_be_visible()
+        if name == "events":
+            # Of a scrolled list a row can have a place and still not be seen.
+            assert await page.locator(".log-lines").evaluate("element => element.clientHeight") > 200
+        await shot(page, f"{scheme}-{width}-{name}")
+        found[name] = await violations(page)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than the screen"
     await context.close()
     assert not any(found.values()), json.dumps(found, indent=1)
 
 
-TABS = ("events", "plots", "logs", "prompt")
-READY = {"tab=events": ".line", "tab=plots": ".plot canvas", "tab=logs": ".log-parts", "tab=prompt": ".prompt"}
+PAGES = (
+    ("runs", "/", ".runs-rows .status"),
+    ("turn", "/runs/RUN", ".turn-panel"),
+    ("events", "/runs/RUN?tab=events", ".line"),
+    ("plots", "/runs/RUN?tab=plots", ".plot canvas"),
+    ("logs", "/runs/RUN?tab=logs", ".log-parts"),
+    ("prompt", "/runs/RUN?tab=prompt", ".prompt"),
+    ("new", "/new", ".new-run"),
+    ("health", "/health", ".check-ok"),
+    ("nowhere", "/nowhere", ".empty"),
+)
+"""Name, address, and what is there when the page is."""
 ACTIVE_AGENT = r"""
     for code in range(30, 38): print(f"\x1b[{code}mcolour {code}\x1b[0m \x1b[{code + 60};7mbright\x1b[0m \x1b[2mdim\x1b[0m")
     print("trouble", file=sys.stderr)
@@ -282,10 +299,13 @@ async def test_a_page_of_another_origin_can_neither_act_nor_read(
     assert read(server, f"/api/runs/{run_id}")["status"] == "running"
 
 
-def test_the_forms_defaults_are_those_of_the_contract() -> None:
+def test_the_forms_defaults_and_choices_are_those_of_the_contract() -> None:
     config = json.loads(RunConfig(working_dir="/").model_dump_json(by_alias=True))
     written = json.loads((DASHBOARD / "src" / "model" / "run_defaults.json").read_text(encoding="utf-8"))
-    assert written == {"epicId": "current-epic", "config": {**config, "workingDir": ""}}
+    assert written["defaults"] == {"epicId": "current-epic", "config": {**config, "workingDir": ""}}
+    for place, choices in written["choices"].items():
+        field = RunConfig.model_fields[place.removeprefix("config.")]
+        assert choices == list(get_args(field.annotation)), place
 
 
 def test_the_pure_parts_pass_their_own_tests(builder: Any) -> None:
@@ -297,4 +317,3 @@ def test_the_lock_file_names_no_registry() -> None:
     assert lock["packages"]
     assert not [name for name, found in lock["packages"].items() if "resolved" in found]
     assert all("integrity" in found for name, found in lock["packages"].items() if name)
-

@@ -93,7 +93,7 @@ async def find(
     values = {
         "query": tsquery(asked) if is_postgresql else fts5_query(asked),
         "before": before,
-        "run_id": plain(run_id) if run_id is not None else None,
+        "run_id": plain(run_id),
         "limit": limit + 1,
     }
     rows = (await connection.execute(_FIND_POSTGRESQL if is_postgresql else _FIND_SQLITE, values)).all()

@@ -125,3 +125,8 @@ test('50,000 events are taken in', () => {
   expect(model.log.lines.length).toBe(50_001)
   expect(model.log.lines.at(-1)?.text).toBe('line 49999')
 })
+
+test('an event that lacks what it should have is shown as it is, and the next one counts', () => {
+  const model = modelOf({ type: 'run_completed' }, started(1))
+  expect(model.log.lines.map((line) => line.text)).toEqual(['{"type":"run_completed"}', 'turn 1 started (pid 1)'])
+})

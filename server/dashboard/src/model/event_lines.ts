@@ -25,10 +25,20 @@ type Text = { group: Group; tone: Tone; text: string }
 
 /** What an event says: several lines where its text has several. */
 export function linesOf(event: RunEvent): Omit<Line, 'key'>[] {
-  const { group, tone, text } = describe(event)
+  const { group, tone, text } = described(event)
   const { seq, ts, type, turn } = event
   const parts = text.includes('\n') ? text.replace(/\n+$/, '').split('\n') : [text]
   return parts.map((part) => ({ seq, ts, turn: turn ?? null, group, type, tone, text: part }))
+}
+
+/** An event that lacks what its type should have, from another version of the server, is shown as it is. */
+function described(event: RunEvent): Text {
+  try {
+    return describe(event)
+  } catch {
+    const { ts: _ts, runId: _runId, seq: _seq, ...rest } = event
+    return { group: 'warnings', tone: 'dim', text: JSON.stringify(rest) }
+  }
 }
 
 function describe(event: RunEvent): Text {

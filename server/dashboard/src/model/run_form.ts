@@ -1,11 +1,13 @@
 // The form of a new run: its fields as text, and the request they make. Pure.
 //
-// The defaults are those of cody/contracts/run.py; a test holds run_defaults.json and that model together. What is left
+// The defaults and choices are those of cody/contracts/run.py; a test holds run_defaults.json and that model together. What is left
 // as it was is not sent, so that the server's own default holds.
 
 import type { StartRequest } from '../api/runs'
 import type { RunConfig } from '../api/contracts'
-import defaults from './run_defaults.json'
+import contract from './run_defaults.json'
+
+const { choices, defaults } = contract
 
 export type Kind = 'text' | 'number' | 'lines' | 'words' | 'env' | 'choice'
 
@@ -26,13 +28,13 @@ export interface Field {
 export const FIELDS: readonly Field[] = [
   { path: 'config.workingDir', label: 'Working folder', kind: 'text', section: 'work', hint: 'Absolute path of the repository that the agent works in' },
   { path: 'epicId', label: 'Epic', kind: 'text', section: 'work', hint: 'Folder in the harness folder with the mission and the work log' },
-  { path: 'config.agent', label: 'Agent', kind: 'choice', choices: ['codex', 'claude', 'command'], section: 'agent' },
+  { path: 'config.agent', label: 'Agent', kind: 'choice', choices: choices['config.agent'], section: 'agent' },
   { path: 'config.command', label: 'Command', kind: 'words', section: 'agent', agent: 'command', hint: 'The program and its arguments, one a line; it reads the prompt on stdin' },
   { path: 'config.model', label: 'Model', kind: 'text', section: 'agent', empty: "the agent's default" },
   { path: 'config.reasoning', label: 'Reasoning', kind: 'text', section: 'agent', empty: "the agent's default", hint: 'minimal, low, medium, high, xhigh' },
-  { path: 'config.session', label: 'Session', kind: 'choice', choices: ['fresh', 'resume'], section: 'agent', hint: 'fresh: each turn is a new conversation; resume: it goes on in the one before' },
-  { path: 'config.sandbox', label: 'Sandbox', kind: 'choice', choices: ['read-only', 'workspace-write', 'danger-full-access'], section: 'agent' },
-  { path: 'config.approval', label: 'Approval', kind: 'choice', choices: ['never', 'on-request', 'on-failure', 'untrusted'], section: 'agent' },
+  { path: 'config.session', label: 'Session', kind: 'choice', choices: choices['config.session'], section: 'agent', hint: 'fresh: each turn is a new conversation; resume: it goes on in the one before' },
+  { path: 'config.sandbox', label: 'Sandbox', kind: 'choice', choices: choices['config.sandbox'], section: 'agent' },
+  { path: 'config.approval', label: 'Approval', kind: 'choice', choices: choices['config.approval'], section: 'agent' },
   { path: 'config.maxTurns', label: 'Turns at most', kind: 'number', section: 'limits', empty: 'no limit' },
   { path: 'config.loopDelaySec', label: 'Delay between turns (s)', kind: 'number', section: 'limits' },
   { path: 'config.budget.maxTurnSec', label: 'A turn takes at most (s)', kind: 'number', section: 'limits', empty: 'no limit' },

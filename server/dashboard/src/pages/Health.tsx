@@ -55,7 +55,7 @@ const TITLES: Record<string, string> = { redis: 'Redis', sql: 'SQL', archive: 'A
 
 function Verdict({ readiness }: { readiness: Readiness }) {
   if (!readiness.ready) return <Notice tone="bad">Runs can't be started now. What fails is marked below.</Notice>
-  if (readiness.degraded.length === 0) return <Notice>Everything works. Runs can be started.</Notice>
+  if (readiness.degraded.length === 0) return <Notice tone="good">Everything works. Runs can be started.</Notice>
   return (
     <Notice tone="warn">
       Runs can be started, but something is weaker than it should be:

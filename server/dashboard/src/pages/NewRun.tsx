@@ -22,7 +22,8 @@ type Preview = { prompt: PromptAnswer } | { absent: true } | null
 export function NewRun() {
   const { query } = useStore(place)
   const like = query.get('from')
-  const [form, setForm] = useState<FormText>(emptyForm)
+  const [text, setText] = useState<FormText>(emptyForm)
+  const form = useRef<HTMLFormElement>(null)
   const [problems, setProblems] = useState<Problems | null>(null)
   const [busy, setBusy] = useState<'' | 'preview' | 'start'>('')
   const [preview, setPreview] = useState<Preview>(null)
@@ -32,8 +33,15 @@ export function NewRun() {
   useEffect(() => {
     document.title = 'New run · Cody'
     connection.set({ kind: 'live' })
-    if (like) readRun(like).then((run) => setForm(formOf(run)), (error: Error) => setProblems({ summary: error.message, fields: {} }))
+    if (like) readRun(like).then((run) => setText(formOf(run)), (error: Error) => setProblems({ summary: error.message, fields: {} }))
   }, [like])
+
+  // Once they are drawn: the reader goes on at the first field that is wrong.
+  useEffect(() => {
+    if (!problems) return
+    const wrong = form.current?.querySelector<HTMLElement>('[aria-invalid=true]')
+    ;(wrong ?? form.current?.querySelector<HTMLElement>('.form-problem'))?.focus()
+  }, [problems])
 
   const attempt = async (what: 'preview' | 'start', work: () => Promise<void>): Promise<void> => {
     setBusy(what)
@@ -43,34 +51,34 @@ export function NewRun() {
       connection.set({ kind: 'live' })
     } catch (error) {
       setProblems(problemsOf(error))
-      requestAnimationFrame(() => document.querySelector<HTMLElement>('[aria-invalid=true], .form-problem')?.focus())
     } finally {
       setBusy('')
     }
   }
   const start = (): Promise<void> =>
     attempt('start', async () => {
-      const request = requestOf(form)
+      const request = requestOf(text)
       const body = JSON.stringify(request)
       if (sent.current.body !== body) sent.current = { body, key: crypto.randomUUID() }
       go(`/runs/${(await startRun(request, sent.current.key)).runId}`)
     })
   const look = (): Promise<void> =>
     attempt('preview', async () => {
-      const prompt = await previewRun(requestOf(form))
+      const prompt = await previewRun(requestOf(text))
       setPreview(prompt ? { prompt } : { absent: true })
     })
-  const put = (path: string, text: string): void => {
-    setForm({ ...form, [path]: text })
+  const put = (path: string, value: string): void => {
+    setText({ ...text, [path]: value })
     setPreview(null)
   }
   const section = (name: Field['section']) =>
-    FIELDS.filter((field) => field.section === name && isShown(field, form)).map((field) => (
-      <FormField key={field.path} field={field} text={form[field.path] ?? ''} problem={problems?.fields[field.path]} onText={put} />
+    FIELDS.filter((field) => field.section === name && isShown(field, text)).map((field) => (
+      <FormField key={field.path} field={field} text={text[field.path] ?? ''} problem={problems?.fields[field.path]} onText={put} />
     ))
   const moreIsWrong = FIELDS.some((field) => field.section === 'more' && problems?.fields[field.path])
   return (
     <form
+      ref={form}
       class="new-run"
       noValidate
       onSubmit={(event) => {

@@ -1,0 +1,139 @@
+"""What came from another Cody, line by line, as rows of the archive. Pure. Nothing in it is trusted to be well-formed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from cody.contracts.responses import FunctionCall, FunctionCallOutput, Message, OutputItem, Reasoning, Response
+from cody.contracts.run import TERMINAL, RunSnapshot
+from cody.pipeline.archive import EventRow, ResponseRow
+from cody.pipeline.search_text import Document
+from cody.pipeline.transfer import LINE, EventLine, RecordLine
+
+MAX_LINE_BYTES = 64 << 20
+
+_RUN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_EVENT_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+_PAYLOAD = re.compile(r'\{(?:\}|"[^\r\n]*)')
+"""Events are put into server-sent events as they are: a line's end in one of these would begin a frame of its own."""
+
+
+class Unreadable(ValueError):
+    """The record is none that this Cody understands; the message says where."""
+
+
+async def lines_of(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+    """The lines of a record, without their newlines; raises Unreadable for one without an end."""
+    held = bytearray()
+    async for piece in pieces:
+        held += piece
+        *whole, rest = held.split(b"\n")
+        for line in whole:
+            yield bytes(line)
+        held = bytearray(rest)
+        if len(held) > MAX_LINE_BYTES:
+            raise Unreadable(f"a line is longer than {MAX_LINE_BYTES} bytes")
+    if held:
+        yield bytes(held)
+
+
+def read_line(line: bytes) -> RecordLine:
+    """A line of a run's or a thread's record; raises Unreadable."""
+    try:
+        return LINE.validate_json(line)
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "line"
+        raise Unreadable(f"{where}: {problem['msg']}") from None
+
+
+def check_run(run: RunSnapshot) -> None:
+    """Raises Unreadable for a run that can be none of Cody's, and for one that has not ended."""
+    if _RUN_ID.fullmatch(run.run_id) is None or _TIME.fullmatch(run.created_at) is None:
+        raise Unreadable("the run's id or the time of its beginning is none of Cody's")
+    if run.status not in TERMINAL:
+        raise Unreadable(f"run {run.run_id} is {run.status}: only runs that have ended are taken in")
+
+
+def event_row(line: EventLine) -> tuple[EventRow, Mapping[str, Any]]:
+    """The row of an event, and its payload's fields; raises Unreadable."""
+    checked = (_EVENT_ID, line.event_id), (_TYPE, line.type), (_TIME, line.ts), (_PAYLOAD, line.payload)
+    try:
+        fields = orjson.loads(line.payload)
+    except orjson.JSONDecodeError:
+        fields = None
+    if not isinstance(fields, dict) or not all(pattern.fullmatch(given) for pattern, given in checked):
+        raise Unreadable(f"event {line.seq} is none that a Cody wrote")
+    return EventRow(line.seq, line.event_id, line.type, line.ts, line.turn, line.payload), fields
+
+
+def response_row(response: Response, run_id: str | None = None) -> ResponseRow:
+    """The row of a Response that has ended; its cursor says that no projector is to go on with it."""
+    return ResponseRow(
+        response_id=response.id,
+        run_id=run_id,
+        turn_id=response.turn_id,
+        thread_id=response.thread_id,
+        agent_id=response.agent_id,
+        model_id=response.model_id,
+        provider_id=response.provider_id,
+        status=response.status,
+        created_at=response.created_at,
+        updated_at=response.updated_at,
+        response=response.model_dump_json(),
+        reducer_state="{}",
+        last_event_id="synced",
+    )
+
+
+def documents_of(response: Response) -> list[Document]:
+    """What can be found of a Response."""
+    found: list[Document] = []
+    for item in response.output_items:
+        match item:
+            case Message(content=text):
+                found.append(Document("message", text, response_id=response.id))
+            case FunctionCall(name=name, arguments=arguments):
+                found.append(Document("command", f"{name} {arguments}", response_id=response.id))
+            case FunctionCallOutput(output=text):
+                found.append(Document("output", text, response_id=response.id))
+            case _:
+                pass
+    return [document for document in found if document.text.strip()]
+
+
+def session_item(number: int, payload: Mapping[str, Any]) -> OutputItem | None:
+    """The item of a `response_item` line of a codex session (0.163); None for what nobody looks for.
+
+    Instructions that codex itself puts in (role developer) are left out.
+    """
+    given = payload.get("id")
+    item_id = given if isinstance(given, str) and given else f"item-{number}"
+    match payload:
+        case {"type": "message", "role": "user" | "assistant" as role, "content": list(parts)}:
+            return Message(id=item_id, origin="user" if role == "user" else "agent", content=_texts(parts))
+        case {"type": "reasoning", "summary": list(parts)}:
+            return Reasoning(id=item_id, content=_texts(parts))
+        case {"type": "function_call", "name": str(name), "arguments": str(arguments), "call_id": str(call)} if call:
+            return FunctionCall(id=item_id, name=name, arguments=arguments, call_id=call)
+        case {"type": "custom_tool_call", "name": str(name), "input": str(text), "call_id": str(call)} if call:
+            return FunctionCall(id=item_id, name=name, arguments=text, call_id=call)
+        case {"type": "function_call_output" | "custom_tool_call_output", "output": output, "call_id": str(call)} if (
+            call
+        ):
+            text = output if isinstance(output, str) else orjson.dumps(output).decode()
+            return FunctionCallOutput(id=item_id, call_id=call, output=text, success=True)
+        case _:
+            return None
+
+
+def _texts(parts: list[object]) -> str:
+    texts = [part.get("text") for part in parts if isinstance(part, dict)]
+    return "\n".join(text for text in texts if isinstance(text, str))

@@ -1,0 +1,283 @@
+"""Keeps the archive equal to what Redis has of every Response: reads, reduces, writes row and cursor, acknowledges.
+
+A response belongs to one projector at a time, by a lease that is taken together with its events. The row is written on
+the condition that its cursor is still the one that was read, and only then are the events acknowledged: a projector
+killed at any point, a frozen one that comes back, and two at once lead to the same row. An event that can't be applied
+is parked with the reason, and the projection goes on behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import uuid
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from structlog import get_logger
+
+from cody.contracts.responses import FunctionCall, FunctionCallOutput, Message, Response
+from cody.contracts.stream_events import MalformedEvent, StreamEvent, read_stream_event
+from cody.errors import StoreUnavailable
+from cody.pipeline.archive import Archive, ArchiveRefused, ArchiveUnavailable, Document, ResponseRow
+from cody.pipeline.reducer import fold
+from cody.pipeline.response_state import ReducerState
+from cody.store.events import id_tuple
+from cody.store.response_events import Entry, Letter, NothingThere, ResponseEvents, TakenByOther
+from cody.store.response_news import ResponseLag, ResponseNews, ResponseNewsReader
+
+log = get_logger()
+
+READ_NEWS = 1_000
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 10.0
+REMEMBERED = 256
+"""States kept in memory, so that an answer in progress is not read back from SQL for each batch."""
+
+WRONG_RESPONSE = "wrong_response"
+
+_TURN_OF_RUN = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):[1-9][0-9]*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ResponsePace:
+    """How often the projector does what."""
+
+    gather_s: float = 0.1
+    """Between two rounds: the deltas of a busy answer become one transaction."""
+    block_ms: int = 5_000
+    batch: int = 500
+    lease_ms: int = 15_000
+    """Longer than a transaction takes; a projector that died holds its responses up for so long."""
+    claim_every_s: float = 5.0
+    claim_idle_ms: int = 20_000
+    sweep_every_s: float = 60.0
+
+
+class ResponseProjector:
+    """Projects Responses. Any number of them may work on the same Redis and the same database."""
+
+    def __init__(
+        self,
+        store: ResponseEvents,
+        news: ResponseNewsReader,
+        archive: Archive,
+        *,
+        name: str | None = None,
+        pace: ResponsePace | None = None,
+    ) -> None:
+        self.name = name or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._store = store
+        self._news = news
+        self._archive = archive
+        self._pace = pace or ResponsePace()
+        self._held: dict[str, list[str]] = {}
+        """Notifications in work, by response."""
+        self._states: OrderedDict[str, _Known] = OrderedDict()
+        self._next_claim_s = 0.0
+        self._next_sweep_s = 0.0
+
+    async def run(self) -> None:
+        """Project until cancelled. While Redis or SQL is away it waits, and acknowledges nothing."""
+        backoff_s = 0.0
+        while True:
+            try:
+                await self._round()
+            except (StoreUnavailable, ArchiveUnavailable) as error:
+                if backoff_s == 0.0:
+                    log.warning("projector.waiting", error=error.message, held=len(self._held))
+                backoff_s = min(MAX_BACKOFF_S, max(FIRST_BACKOFF_S, backoff_s * 2))
+                await asyncio.sleep(backoff_s)
+                continue
+            if backoff_s:
+                log.info("projector.resumed")
+                backoff_s = 0.0
+
+    async def lag(self) -> ResponseLag:
+        """How much is not projected yet. Raises StoreUnavailable."""
+        return await self._news.lag()
+
+    async def sweep(self) -> int:
+        """Project what no notification told of; the number of such responses that are done now."""
+        cursor, done = 0, 0
+        while True:
+            cursor, ids = await self._store.unprojected(cursor)
+            for response_id in ids:
+                done += await self.project(response_id)
+            if cursor == 0:
+                return done
+
+    async def project(self, response_id: str) -> bool:
+        """Project what there is of a response; False when another projector has it, or came between.
+
+        Raises StoreUnavailable, ArchiveUnavailable: then nothing changed, or all of a batch is in.
+        """
+        while True:
+            taken = await self._store.take(
+                response_id, projector=self.name, lease_ms=self._pace.lease_ms, count=self._pace.batch
+            )
+            match taken:
+                case TakenByOther():
+                    return False
+                case NothingThere():
+                    return True
+            is_last = len(taken.entries) < self._pace.batch
+            if not await self._apply(response_id, taken.entries, release=is_last):
+                return False
+            if is_last:
+                return True
+
+    async def _apply(self, response_id: str, entries: Sequence[Entry], *, release: bool) -> bool:
+        known = await self._known(response_id)
+        new = [entry for entry in entries if known.cursor is None or id_tuple(entry.id) > id_tuple(known.cursor)]
+        step = apply(response_id, known.state, new)
+        if new and step.state is not None:
+            try:
+                if not await self._put(step.state, known.cursor, new[-1].id):
+                    # Another projector moved the cursor: whoever owns the response now looks again.
+                    self._states.pop(response_id, None)
+                    return False
+                known = _Known(step.state, new[-1].id)
+            except ArchiveRefused as error:
+                # The database will never take it, so trying again is a crash loop: parked, and on with what follows.
+                step = _Step(known.state, [Letter(entry, error.code, error.message) for entry in new])
+        ended = known.state is None or known.state.response.is_terminal
+        await self._store.ack(
+            response_id,
+            [entry.id for entry in entries],
+            projector=self.name,
+            letters=step.letters,
+            release=release,
+            ended=ended,
+        )
+        for letter in step.letters:
+            log.error(
+                "projector.event_parked",
+                response_id=response_id,
+                entry_id=letter.entry.id,
+                code=letter.code,
+                reason=letter.reason,
+            )
+        self._remember(response_id, None if ended else known)
+        return True
+
+    async def _known(self, response_id: str) -> _Known:
+        found = self._states.get(response_id)
+        if found is not None:
+            return found
+        row = await self._archive.response(response_id)
+        if row is None:
+            return _Known(None, None)
+        return _Known(ReducerState.model_validate_json(row.reducer_state), row.last_event_id)
+
+    def _remember(self, response_id: str, known: _Known | None) -> None:
+        self._states.pop(response_id, None)
+        if known is not None:
+            self._states[response_id] = known
+            if len(self._states) > REMEMBERED:
+                self._states.popitem(last=False)
+
+    async def _put(self, state: ReducerState, before: str | None, after: str) -> bool:
+        row = row_of(state, after)
+        # Searched when it has ended; the turns of runs are searched by their own events.
+        documents = documents_of(state.response) if state.response.is_terminal and row.run_id is None else None
+        return await self._archive.put_response(row, after_event_id=before, documents=documents)
+
+    async def _round(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._next_sweep_s:
+            await self.sweep()
+            self._next_sweep_s = loop.time() + self._pace.sweep_every_s
+        await self._take_news()
+        for response_id in list(self._held):
+            if await self.project(response_id):
+                await self._news.ack(self._held.pop(response_id))
+        await asyncio.sleep(self._pace.gather_s)
+
+    async def _take_news(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._next_claim_s:
+            self._hold(await self._news.claim_stale(self.name, min_idle_ms=self._pace.claim_idle_ms))
+            self._next_claim_s = loop.time() + self._pace.claim_every_s
+        # What another projector has is asked for again in the next round.
+        block_ms = 1 if self._held else self._pace.block_ms
+        self._hold(await self._news.read(self.name, count=READ_NEWS, block_ms=block_ms))
+
+    def _hold(self, news: Sequence[ResponseNews]) -> None:
+        for one in news:
+            held = self._held.setdefault(one.response_id, [])
+            if one.id not in held:
+                held.append(one.id)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A response as the archive has it; both None: not at all."""
+
+    state: ReducerState | None
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    state: ReducerState | None
+    letters: Sequence[Letter]
+
+
+def apply(response_id: str, state: ReducerState | None, entries: Sequence[Entry]) -> _Step:
+    """The state after these entries, and those that could not be applied. Pure."""
+    letters: list[Letter] = []
+    events: list[StreamEvent] = []
+    entry_of: dict[int, Entry] = {}
+    for entry in entries:
+        try:
+            event = read_stream_event(entry.event)
+        except MalformedEvent as error:
+            letters.append(Letter(entry, error.code, error.message))
+            continue
+        if event.run_id != response_id:
+            letters.append(Letter(entry, WRONG_RESPONSE, f"the event is about response {event.run_id}"))
+            continue
+        events.append(event)
+        entry_of[id(event)] = entry
+    folded = fold(state, events)
+    letters += [Letter(entry_of[id(one.event)], one.error.code, one.error.message) for one in folded.refused]
+    return _Step(folded.state, letters)
+
+
+def row_of(state: ReducerState, cursor: str) -> ResponseRow:
+    """The row of a response that is reduced up to the entry `cursor`. Pure."""
+    response = state.response
+    run = _TURN_OF_RUN.match(response.turn_id)
+    return ResponseRow(
+        response_id=response.id,
+        run_id=run[1] if run else None,
+        turn_id=response.turn_id,
+        thread_id=response.thread_id,
+        agent_id=response.agent_id,
+        model_id=response.model_id,
+        provider_id=response.provider_id,
+        status=response.status,
+        created_at=response.created_at,
+        updated_at=response.updated_at,
+        response=response.model_dump_json(exclude_none=True),
+        reducer_state=state.model_dump_json(exclude_none=True),
+        last_event_id=cursor,
+    )
+
+
+def documents_of(response: Response) -> list[Document]:
+    """What is searched of a response. Pure."""
+    documents = []
+    for item in response.output_items:
+        match item:
+            case Message(content=text) if text.strip():
+                documents.append(Document("message", text, response_id=response.id))
+            case FunctionCall(name=name, arguments=arguments):
+                documents.append(Document("command", f"{name} {arguments}", response_id=response.id))
+            case FunctionCallOutput(output=text) if text.strip():
+                documents.append(Document("output", text, response_id=response.id))
+    return documents

@@ -1,0 +1,74 @@
+"""The sync engine of this server: opened when somebody syncs, or at the start when there may be work left over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from structlog import get_logger
+
+from cody.sync.policy import Policy
+from cody.sync.wire import MAX_CHUNK_BYTES
+
+if TYPE_CHECKING:
+    from cody.pipeline.archive import Archive
+    from cody.sync.adapters.sql import SqlAdapter
+
+log = get_logger()
+
+DEFAULT_FILE = "sync.sqlite3"
+
+
+class SyncHost:
+    """Use it as an async context. SQLAlchemy, which takes 0.4 s to import, is loaded by the first who needs it."""
+
+    def __init__(
+        self,
+        database_url: str | None,
+        state_dir: Path,
+        archive: Callable[[], Archive],
+        is_ours: Callable[[str], Awaitable[bool]],
+    ) -> None:
+        """`archive` takes in what arrives; `is_ours`: whether a run lives in this server's Redis."""
+        self._file = state_dir / DEFAULT_FILE
+        self._is_own_file = database_url is None
+        self._url = database_url or f"sqlite:///{self._file}"
+        self._archive = archive
+        self._is_ours = is_ours
+        self._adapter: SqlAdapter | None = None
+        self._opening = asyncio.Lock()
+        self._opened = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._take_in(), name="sync-arrivals")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._task.cancel()
+        await asyncio.wait([self._task])
+        if self._adapter is not None:
+            await self._adapter.aclose()
+
+    async def engine(self) -> SqlAdapter:
+        """The engine, its workers at work."""
+        async with self._opening:
+            if self._adapter is None:
+                # Here, not above: most servers are never synced with, and start faster without.
+                from cody.sync.adapters.sql import SqlAdapter
+
+                adapter = SqlAdapter(self._url, policy=Policy(max_chunk_bytes=MAX_CHUNK_BYTES))
+                self._adapter = await adapter.__aenter__()
+                self._opened.set()
+                log.info("sync.opened")
+            return self._adapter
+
+    async def _take_in(self) -> None:
+        if not self._is_own_file or self._file.exists():
+            await self.engine()
+        await self._opened.wait()
+
+        from cody.pipeline.arrivals import Arrivals
+
+        await Arrivals(await self.engine(), self._archive(), self._is_ours).run()

@@ -1,0 +1,92 @@
+"""`python -m tests.browser.screenshots`: the pictures of docs/dashboard.md, taken of a real server and a real codex."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import httpx2
+from playwright.async_api import Browser, Page, async_playwright
+
+from harness.replay.codex_home import write_codex_home
+from harness.replay.demo_workspace import create_demo_workspace
+from harness.replay.server import ReplayServer
+from tests.browser.chromium import launch_chromium
+from tests.browser.conftest import dashboard_builder, sign_in
+from tests.browser.workspaces import Repository
+from tests.server.cody_server import REPOSITORY, CodyServer, launch
+
+IMAGES = REPOSITORY / "docs" / "images"
+WIDE = (1120, 640)
+NARROW = (360, 640)
+DEADLINE_MS = 60_000
+BUSY = r"""
+    say(type="token_usage", inputTokens=48200, cachedInputTokens=41000, outputTokens=1900, totalTokens=50100)
+    say(type="test_run_completed", passed=128, failed=0)
+    for n in range(40):
+        print(f"\x1b[32mok\x1b[0m   tests/test_orders.py::test_case_{n:02d} \x1b[2m[{n * 2 + 20:3d}%]\x1b[0m")
+        if n % 9 == 8: print(f"\x1b[33mwarn\x1b[0m slow query in \x1b[1morders/repository.py\x1b[0m", file=sys.stderr)
+        time.sleep(0.12)
+    wait_for("never")
+"""
+
+
+async def main() -> None:
+    """Take them all; what they show is started here, and ended."""
+    dashboard_builder().build()
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="cody-") as made:
+        folder = Path(made)
+        create_demo_workspace(folder / "pricing")
+        async with ReplayServer("demo", delay_factor=0.4) as replay, async_playwright() as playwright:
+            env = write_codex_home(folder / "codex-home", replay.base_url)
+            server = launch(folder, "--workspace-root", made)
+            browser = await launch_chromium(playwright)
+            try:
+                await take(server, browser, folder, dict(env))
+            finally:
+                await browser.close()
+                server.discard()
+
+
+async def take(server: CodyServer, browser: Browser, folder: Path, env: dict[str, str]) -> None:
+    with server.client() as client:
+        codex = started(client, {"workingDir": str(folder / "pricing"), "maxTurns": 6, "env": env})
+        orders = Repository.make(folder / "orders")
+        busy = started(client, orders.config(BUSY, gracePeriodSec=1))
+        broken = Repository.make(folder / "search")
+        started(client, broken.config("print('no module named search', file=sys.stderr); sys.exit(3)"))
+    page = await signed_in(server, browser, WIDE, "light")
+    # The live run first, while its first turn is under way.
+    await page.goto(f"{server.url}/runs/{codex}")
+    await page.locator(".run-title .status-completed").wait_for(timeout=DEADLINE_MS)
+    await picture(page, f"{server.url}/", ".status-completed", "dashboard-runs")
+    await picture(page, f"{server.url}/runs/{codex}?turn=2", ".entry-command", "dashboard-run")
+    dark = await signed_in(server, browser, WIDE, "dark")
+    await picture(dark, f"{server.url}/runs/{codex}?tab=plots", ".plot canvas", "dashboard-plots")
+    await picture(dark, f"{server.url}/runs/{busy}?tab=events", ".line .ansi-fg-3", "dashboard-events")
+    narrow = await signed_in(server, browser, NARROW, "light")
+    await picture(narrow, f"{server.url}/runs/{codex}", ".entry", "dashboard-phone")
+
+
+def started(client: httpx2.Client, config: dict[str, Any]) -> str:
+    answer = client.post("/api/runs/continuous", json={"epicId": "current-epic", "config": config})
+    return str(answer.raise_for_status().json()["runId"])
+
+
+async def signed_in(server: CodyServer, browser: Browser, size: tuple[int, int], scheme: Any) -> Page:
+    page = await browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
+    await sign_in(page, server)
+    return page
+
+
+async def picture(page: Page, address: str, ready: str, name: str) -> None:
+    await page.goto(address)
+    await page.locator(ready).first.wait_for()
+    await page.screenshot(path=IMAGES / f"{name}.png", animations="disabled")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
