@@ -63,6 +63,16 @@ class Settings(BaseSettings):
     """More values that must appear nowhere, one a line."""
     run_ttl_s: Annotated[int, Field(ge=60, validation_alias=_names("CODY_RUN_TTL_SEC"))] = 7 * 86_400
     """How long Redis keeps a run that has ended."""
+    database_url: Annotated[str | None, Field(validation_alias=_names("DATABASE_URL"))] = None
+    """The archive's database: postgresql://... or sqlite:///...; null = a SQLite file in the state folder."""
+    projector: Annotated[bool, Field(validation_alias=_names("CODY_PROJECTOR"))] = True
+    """This process keeps the archive up to date; off when `cody projector` runs beside it."""
+    openai_api_key: Annotated[str | None, Field(validation_alias=_names("OPENAI_API_KEY"))] = None
+    openai_base_url: Annotated[str | None, Field(validation_alias=_names("OPENAI_BASE_URL"))] = None
+    anthropic_api_key: Annotated[str | None, Field(validation_alias=_names("ANTHROPIC_API_KEY"))] = None
+    anthropic_base_url: Annotated[str | None, Field(validation_alias=_names("ANTHROPIC_BASE_URL"))] = None
+    models: Annotated[tuple[str, ...], NoDecode, Field(validation_alias=_names("CODY_MODELS"))] = ()
+    """Models that may be asked, separated by commas; empty = all."""
 
     @classmethod
     def settings_customise_sources(
@@ -87,7 +97,18 @@ class Settings(BaseSettings):
     def _split_lines(cls, value: object) -> object:
         return tuple(line for line in value.splitlines() if line) if isinstance(value, str) else value
 
-    @field_validator("redis_url", "redis_server", "codex_bin", "url", "secret_key", "token", mode="before")
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_models(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator(
+        *("redis_url", "redis_server", "codex_bin", "url", "secret_key", "token", "database_url"),
+        *("openai_api_key", "openai_base_url", "anthropic_api_key", "anthropic_base_url"),
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
@@ -154,7 +175,12 @@ def process_secrets(settings: Settings) -> list[Secret]:
     configured = [Secret("CODY_REDACT", value) for value in settings.redact]
     own = [
         Secret(name, value)
-        for name, value in (("CODY_SECRET_KEY", settings.secret_key), ("CODY_TOKEN", settings.token))
+        for name, value in (
+            ("CODY_SECRET_KEY", settings.secret_key),
+            ("CODY_TOKEN", settings.token),
+            ("OPENAI_API_KEY", settings.openai_api_key),
+            ("ANTHROPIC_API_KEY", settings.anthropic_api_key),
+        )
         if value
     ]
     return [*secrets_of(os.environ), *configured, *own]

@@ -77,8 +77,7 @@ class TokenStore:
         self._local_path = state_dir / "token"
         self._lock_path = state_dir / "tokens.lock"
         self._override = override
-        self._seen: tuple[int, int, int] | None = None
-        self._records: tuple[TokenRecord, ...] = ()
+        self._cached: tuple[tuple[int, int, int], tuple[TokenRecord, ...]] | None = None
 
     def prepare(self) -> None:
         """Make the local token if there is none; raises ConfigurationError for files that others can read."""
@@ -105,16 +104,17 @@ class TokenStore:
         try:
             found = os.stat(self._path)
         except FileNotFoundError:
-            self._seen, self._records = None, ()
             return ()
-        seen = (found.st_mtime_ns, found.st_size, found.st_ino)
-        if seen != self._seen:
-            try:
-                self._records = _File.model_validate_json(self._path.read_bytes()).tokens
-            except (OSError, ValidationError) as error:
-                raise ConfigurationError(f"{self._path} can't be read: {str(error)[:200]}") from None
-            self._seen = seen
-        return self._records
+        seen, cached = (found.st_mtime_ns, found.st_size, found.st_ino), self._cached
+        if cached is not None and cached[0] == seen:
+            return cached[1]
+        try:
+            records = _File.model_validate_json(self._path.read_bytes()).tokens
+        except (OSError, ValidationError) as error:
+            raise ConfigurationError(f"{self._path} can't be read: {str(error)[:200]}") from None
+        # In one step: the event loop looks tokens up while a thread changes them.
+        self._cached = (seen, records)
+        return records
 
     def create(self, name: str, scope: Scope) -> str:
         """A new token's value, which is not kept; raises InvalidRequest, Conflict."""
@@ -157,7 +157,7 @@ class TokenStore:
         fd = os.open(self._lock_path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
-            self._seen = None
+            self._cached = None
             yield
         finally:
             os.close(fd)
@@ -179,7 +179,7 @@ class TokenStore:
 
     def _write(self, records: tuple[TokenRecord, ...]) -> None:
         _write_private(self._path, orjson.dumps(_File(tokens=records).model_dump(), option=orjson.OPT_INDENT_2))
-        self._seen = None
+        self._cached = None
 
 
 def _write_private(path: Path, data: bytes) -> None:

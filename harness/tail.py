@@ -233,9 +233,9 @@ class TailHub:
             live = tail.since(cursor.position)
             if live:
                 cursor.position += len(live)
-                # A reader that caught up past a tail that lags has had these from Redis.
-                if cursor.seq is not None and live[0].seq <= cursor.seq:
-                    live = live[min(len(live), cursor.seq - live[0].seq + 1) :]
+                # A reader that caught up past a tail that lags has had these from Redis. Told by the id, not by the number:
+                # a store that was set back gives old numbers to new events, and that must not go unnoticed.
+                live = live[bisect_right(live, id_tuple(cursor.id), key=lambda one: id_tuple(one.id)) :]
                 if live:
                     return await self._contiguous(tail.run_id, cursor, live)
             if live is None:

@@ -41,7 +41,7 @@ class AccessEndpoints:
             Endpoint("GET", TOKENS, self.list_tokens, scope="admin", operation=operations.TOKENS),
             Endpoint("POST", TOKENS, self.create, scope="admin", operation=operations.CREATE_TOKEN),
             Endpoint("POST", f"{TOKEN}/rotate", self.rotate, scope="admin", operation=operations.ROTATE_TOKEN),
-            Endpoint("POST", f"{TOKEN}/revoke", self.revoke, scope="admin", operation=operations.REVOKE_TOKEN),
+            Endpoint("DELETE", TOKEN, self.revoke, scope="admin", operation=operations.REVOKE_TOKEN),
             Endpoint("GET", "/api/audit", self.audit, frozenset({"limit"}), scope="admin", operation=operations.AUDIT),
         ]
 

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import cody
-from cody.cli import exits, look_commands, run_command, steer_commands, sync_commands
+from cody.cli import access_commands, exits, look_commands, run_command, steer_commands, sync_commands
 from cody.cli.invoke import RootOptions, root_options
 from cody.cli.processes import become
 
@@ -113,6 +113,9 @@ app.command(epilog=look_commands.LOGS_EXAMPLES)(look_commands.logs)
 app.command(epilog=steer_commands.PAUSE_EXAMPLES)(steer_commands.pause)
 app.command(epilog=steer_commands.RESUME_EXAMPLES)(steer_commands.resume)
 app.command(epilog=steer_commands.CANCEL_EXAMPLES)(steer_commands.cancel)
+app.command(epilog=access_commands.DASHBOARD_EXAMPLES)(access_commands.dashboard)
+app.command(epilog=access_commands.AUDIT_EXAMPLES)(access_commands.audit)
+app.add_typer(access_commands.token, name="token")
 app.add_typer(sync_commands.sync_app)
 
 

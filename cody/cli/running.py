@@ -37,6 +37,12 @@ async def start_run(settings: Settings, request: StartRunRequest, *, detach: boo
 
 async def connect(settings: Settings) -> CodyClient:
     """A client of the server that answers; raises ServerUnreachable, saying how to get one."""
+    url = await server_url(settings)
+    return CodyClient(url, token=token_for(settings, url))
+
+
+async def server_url(settings: Settings) -> str:
+    """The URL of the server that answers; raises ServerUnreachable, saying how to get one."""
     url = await find_server(settings)
     if url is None:
         where = settings.url or f"http://{settings.host}:{settings.port}"
@@ -44,7 +50,7 @@ async def connect(settings: Settings) -> CodyClient:
             f"no Cody server answers at {where}: start one with `cody serve`, or just `cody run`. "
             f"Its state folder would be {settings.state_dir}"
         )
-    return CodyClient(url, token=token_for(settings, url))
+    return url
 
 
 async def watch_run(client: CodyClient, settings: Settings, run: RunSnapshot, *, from_: str, json: bool) -> int:

@@ -168,11 +168,10 @@ async def cancel_job(settings: Settings, target: Target, job_id: str, *, json: b
 
 async def show_jobs(settings: Settings, target: Target, what: str, *, json: bool) -> int:
     """The work of `cody sync list WHAT`."""
+    conversation_id = what if ":" in what else run_conversation(what)
     path = None if what.startswith(KINDS) else _file(what)
     if path is not None:
         conversation_id = file_record(path).conversation_id
-    else:
-        conversation_id = what if ":" in what else run_conversation(what)
     async with _adapter(settings, target) as adapter:
         jobs = await adapter.list(conversation_id)
     if json:

@@ -12,6 +12,7 @@ import contextlib
 import time
 import uuid
 from collections import deque
+from collections.abc import Callable
 
 from structlog import get_logger
 
@@ -37,6 +38,7 @@ log = get_logger()
 LEASE_MS = 15_000
 BATCH_EVENTS = 500
 BATCH_BYTES = 1 << 20
+PAUSE_BYTES = 4 << 20
 MAX_WAITING_BYTES = 16 << 20
 """Of one answer while Redis is away; an answer that says more ends as an error instead of eating the memory."""
 FIRST_BACKOFF_S = 0.05
@@ -58,6 +60,7 @@ class Publication:
         self.response_id = opening.response_id
         self.taken_away = asyncio.Event()
         """The Response was ended from outside, or is another publisher's: what is still said is dropped."""
+        self.on_taken_away: Callable[[], object] | None = None
         self._publisher = publisher
         self._opening = opening
         self._redactor = redactor
@@ -82,6 +85,11 @@ class Publication:
             self._add(self._stamper.stamp(payload))
         if self._writing is None and self._waiting:
             self._writing = asyncio.get_running_loop().create_task(self._write_all())
+
+    async def room(self) -> None:
+        """Wait while so much waits for Redis that its source should pause."""
+        while self._bytes > PAUSE_BYTES and self._writing is not None:
+            await asyncio.shield(self._writing)
 
     async def written(self) -> None:
         """All that was said is in Redis, or the Response is not ours any more."""
@@ -155,6 +163,8 @@ class Publication:
         self._bytes = 0
         self.taken_away.set()
         self._publisher.forget(self)
+        if self.on_taken_away is not None:
+            self.on_taken_away()
 
 
 class Publisher:
@@ -182,6 +192,10 @@ class Publisher:
         self._open[opening.response_id] = publication
         publication.say(opening)
         return publication
+
+    def find(self, response_id: str) -> Publication | None:
+        """The publication of a Response that this process publishes now."""
+        return self._open.get(response_id)
 
     def forget(self, publication: Publication) -> None:
         if self._open.get(publication.response_id) is publication:

@@ -20,11 +20,13 @@ from dataclasses import dataclass
 from structlog import get_logger
 
 from cody.contracts.responses import FunctionCall, FunctionCallOutput, Message, Response
-from cody.contracts.stream_events import MalformedEvent, StreamEvent, read_stream_event
+from cody.contracts.stream_events import MalformedEvent, ResponseError, StreamEvent, read_stream_event, stream_event
 from cody.errors import StoreUnavailable
 from cody.pipeline.archive import Archive, ArchiveRefused, ArchiveUnavailable, Document, ResponseRow
-from cody.pipeline.reducer import fold
+from cody.pipeline.problems import problem
+from cody.pipeline.reducer import fold, reduce
 from cody.pipeline.response_state import ReducerState
+from cody.pipeline.trace_context import trace_of
 from cody.store.events import id_tuple
 from cody.store.response_events import Entry, Letter, NothingThere, ResponseEvents, TakenByOther
 from cody.store.response_news import ResponseLag, ResponseNews, ResponseNewsReader
@@ -38,6 +40,7 @@ REMEMBERED = 256
 """States kept in memory, so that an answer in progress is not read back from SQL for each batch."""
 
 WRONG_RESPONSE = "wrong_response"
+EVENTS_LOST = "events_lost"
 
 _TURN_OF_RUN = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):[1-9][0-9]*\Z")
 
@@ -77,6 +80,7 @@ class ResponseProjector:
         self._held: dict[str, list[str]] = {}
         """Notifications in work, by response."""
         self._states: OrderedDict[str, _Known] = OrderedDict()
+        self._suspects: set[str] = set()
         self._next_claim_s = 0.0
         self._next_sweep_s = 0.0
 
@@ -108,7 +112,32 @@ class ResponseProjector:
             for response_id in ids:
                 done += await self.project(response_id)
             if cursor == 0:
-                return done
+                break
+        await self._end_lost()
+        return done
+
+    async def _end_lost(self) -> None:
+        """End the rows in progress whose stream Redis has lost: nothing can come for them any more.
+
+        At the second look only: a publisher that lives begins the stream anew with its next event.
+        """
+        rows = {row.response_id: row for row in await self._archive.unfinished_responses()}
+        lost = set(await self._store.gone(list(rows)))
+        again, self._suspects = lost & self._suspects, lost
+        for response_id in sorted(again):
+            row = rows[response_id]
+            error = problem(EVENTS_LOST, "Redis has lost this answer before it ended", retryable=True)
+            event = stream_event(
+                ResponseError(response_id=response_id, error=error),
+                event_id=uuid.uuid4(),
+                timestamp=row.updated_at,
+                trace_context=trace_of()(),
+                run_id=response_id,
+            )
+            state = reduce(ReducerState.model_validate_json(row.reducer_state), event)
+            self._states.pop(response_id, None)
+            if await self._put(state, row.last_event_id, row.last_event_id):
+                log.warning("projector.response_lost", response_id=response_id)
 
     async def project(self, response_id: str) -> bool:
         """Project what there is of a response; False when another projector has it, or came between.

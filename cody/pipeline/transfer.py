@@ -137,7 +137,7 @@ async def fetch_thread(url: str, token: str | None, thread_id: str) -> list[Resp
         async with httpx2.AsyncClient(timeout=THREAD_TIMEOUT_S, trust_env=not is_loopback(url)) as http:
             answer = await http.get(f"{url}/api/v2/threads/{quote(thread_id, safe='')}", headers=headers)
     except httpx2.TransportError as error:
-        raise ServerUnreachable(f"no Cody server answers at {url} ({error or type(error).__name__})") from error
+        raise ServerUnreachable(f"no Cody server answers at {url} ({type(error).__name__}: {error})") from error
     if answer.status_code >= 400:
         raise error_of_answer(answer.status_code, answer.content)
     try:

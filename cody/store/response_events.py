@@ -86,6 +86,11 @@ class ResponseEvents:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
+    @property
+    def redis(self) -> Redis:
+        """The client, for others of the store."""
+        return self._redis
+
     async def publish(
         self,
         response_id: str,
@@ -209,6 +214,31 @@ class ResponseEvents:
         with store_calls(f"read the events of response {response_id}"):
             found: Any = await self._redis.xrange(keys.response_events(response_id), count=count)
         return [_entry(entry_id, fields) for entry_id, fields in found]
+
+    async def after(self, response_id: str, entry_id: str, *, count: int) -> list[Entry]:
+        """Up to `count` events that come after this one."""
+        with store_calls(f"read the events of response {response_id}"):
+            found: Any = await self._redis.xrange(keys.response_events(response_id), min=f"({entry_id}", count=count)
+        return [_entry(one_id, fields) for one_id, fields in found]
+
+    async def ends(self, response_id: str) -> tuple[str | None, str | None]:
+        """The ids of the oldest and the newest event that are kept; None, None = there is no such stream."""
+        key = keys.response_events(response_id)
+        with store_calls(f"read the events of response {response_id}"):
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.xrange(key, count=1)
+                pipe.xrevrange(key, count=1)
+                oldest, newest = await pipe.execute()
+        return (oldest[0][0].decode(), newest[0][0].decode()) if oldest else (None, None)
+
+    async def gone(self, response_ids: Sequence[str]) -> list[str]:
+        """Those of these responses that have no stream (any more)."""
+        with store_calls("look whether responses are still there"):
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for response_id in response_ids:
+                    pipe.exists(keys.response_events(response_id))
+                there = await pipe.execute()
+        return [response_id for response_id, is_there in zip(response_ids, there, strict=True) if not is_there]
 
     async def thread(self, thread_id: str) -> list[str]:
         """The responses of a thread that were begun within the last day, in the order in which they were."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from itertools import islice
 
+from harness.regular_file import ReadRange
 from harness.tools.definitions import ListDir, ReadFile
 from harness.tools.refusal import ToolRefused
 from harness.tools.workspace_files import WorkspaceFiles
@@ -40,12 +41,11 @@ def read_lines(files: WorkspaceFiles, asked: ReadFile, *, max_bytes: int) -> str
     return f"{text}{newline}[{rest} more bytes of {size}; go on with offset {following}]"
 
 
-def _start_of_line(read: object, number: int) -> int | None:
+def _start_of_line(read: ReadRange, number: int) -> int | None:
     """The byte at which the line begins; None when the file has no such line, or it is too deep."""
-    assert callable(read)
     at, missing = 0, number - 1
     while missing and at < MAX_SCANNED_BYTES:
-        chunk: bytes = read(at, CHUNK_BYTES)
+        chunk = read(at, CHUNK_BYTES)
         if not chunk:
             return None
         count = chunk.count(b"\n")

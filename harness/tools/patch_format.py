@@ -15,6 +15,8 @@ BEGIN, END = "*** Begin Patch", "*** End Patch"
 ADD, DELETE, UPDATE = "*** Add File: ", "*** Delete File: ", "*** Update File: "
 MOVE, END_OF_FILE = "*** Move to: ", "*** End of File"
 MAX_FILES = 200
+MAX_HUNKS = 500
+"""Of one file. Each is looked for in all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +76,13 @@ def apply_hunks(path: str, text: str, hunks: tuple[Hunk, ...]) -> str:
     """The text with the hunks applied, in order; raises ToolRefused where a hunk's lines are not found. Pure."""
     crlf = "\r\n" in text and text.count("\r\n") == text.count("\n")
     lines = (text.replace("\r\n", "\n") if crlf else text).split("\n")
-    ended = lines[-1] == ""
-    if ended:
+    if lines[-1] == "":
         lines.pop()
     at = 0
     for number, hunk in enumerate(hunks, start=1):
-        where, size = _place(path, lines, hunk, at, number)
-        lines[where : where + size] = hunk.after
-        at = where + len(hunk.after)
+        where, size, after = _place(path, lines, hunk, at, number)
+        lines[where : where + size] = after
+        at = where + len(after)
     # A file without a newline at its end gets one, as codex does.
     result = "\n".join(lines) + ("\n" if lines else "")
     return result.replace("\n", "\r\n") if crlf else result
@@ -151,6 +152,8 @@ def _update(reader: _Lines, path: str) -> UpdateFile:
         if not move_to:
             raise ToolRefused(f"the new path of {path} is missing")
     hunks = tuple(_hunks(reader, path))
+    if len(hunks) > MAX_HUNKS:
+        raise ToolRefused(f"the update of {path} has more than {MAX_HUNKS} hunks: write the file anew")
     if not hunks and move_to is None:
         raise ToolRefused(f"the update of {path} changes nothing")
     return UpdateFile(path, move_to, hunks)
@@ -181,36 +184,43 @@ def _hunks(reader: _Lines, path: str) -> Iterator[Hunk]:
                 before.append(line[1:])
                 after.append(line[1:])
             case _:
-                raise ToolRefused(f"line {number} of the patch ({path}) begins with neither space, + nor -: {line[:80]!r}")
+                raise ToolRefused(
+                    f"line {number} of the patch ({path}) begins with neither space, + nor -: {line[:80]!r}"
+                )
     if started:
         yield Hunk(below, tuple(before), tuple(after))
 
 
-def _place(path: str, lines: list[str], hunk: Hunk, start: int, number: int) -> tuple[int, int]:
-    """Where the hunk's lines begin in the file, and how many they are."""
+def _place(path: str, lines: list[str], hunk: Hunk, start: int, number: int) -> tuple[int, int, tuple[str, ...]]:
+    """Where the hunk's lines begin in the file, how many they are, and what takes their place."""
     if hunk.below is not None:
         found = _find(lines, (hunk.below,), start, at_end=False)
         if found is None:
             raise ToolRefused(f"{path}: hunk {number}: no line {hunk.below!r} after line {start}")
         start = found + 1
     if not hunk.before:
-        return len(lines), 0
-    # A blank line that ends the hunk may be an artefact of how the patch was written.
-    for before in (hunk.before, hunk.before[:-1] if hunk.before[-1] == "" else ()):
-        found = _find(lines, before, start, at_end=hunk.at_end) if before else None
-        if found is not None:
-            return found, len(before)
+        return len(lines), 0, hunk.after
+    candidates = [(hunk.before, hunk.after)]
+    if hunk.before[-1] == "" and hunk.after[-1:] == ("",):
+        # A blank line at the hunk's end may only be how the patch was written down.
+        candidates.append((hunk.before[:-1], hunk.after[:-1]))
+    for before, after in candidates:
+        at = _find(lines, before, start, at_end=hunk.at_end) if before else None
+        if at is not None:
+            return at, len(before), after
     shown = "\n".join(hunk.before)[:500]
     raise ToolRefused(f"{path}: hunk {number}: these lines are not there after line {start}:\n{shown}")
 
 
 def _find(lines: list[str], wanted: tuple[str, ...], start: int, *, at_end: bool) -> int | None:
-    """The first place of these lines: exactly, else without blanks at the ends of lines, else without indentation."""
-    last = len(lines) - len(wanted)
-    starts = [last] if at_end else range(start, last + 1)
+    """The first place of these lines: exactly, else without blanks at the ends of lines, else without indentation.
+
+    By a search in the whole text, which is linear: line by line, a file of equal lines takes minutes.
+    """
+    start = max(start, len(lines) - len(wanted)) if at_end else start
     for same in (str, str.rstrip, str.strip):
-        compared = [same(line) for line in wanted]
-        for at in starts:
-            if at >= start and [same(line) for line in lines[at : at + len(wanted)]] == compared:
-                return at
+        text = "\n" + "".join(f"{same(line)}\n" for line in lines[start:])
+        at = text.find("\n" + "".join(f"{same(line)}\n" for line in wanted))
+        if at >= 0:
+            return start + text.count("\n", 0, at)
     return None

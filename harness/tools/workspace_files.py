@@ -10,11 +10,11 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
-from harness.regular_file import NotRegular, opened
+from harness.regular_file import NotRegular, RegularFile, opened
 from harness.tools.refusal import ToolRefused
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -26,8 +26,10 @@ PROTECTED = frozenset({".git"})
 class WorkspaceFiles:
     """The files of the workspace at `root`. All paths are the model's; every method blocks, and raises ToolRefused."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, hidden: Sequence[Path] = ()) -> None:
+        """`hidden` folders are refused, should they be inside the workspace."""
         self.root = Path(os.path.realpath(root))
+        self._hidden = tuple(Path(os.path.realpath(folder)) for folder in hidden)
 
     def parts(self, given: str) -> tuple[str, ...]:
         """The path's components below the root; an absolute path counts when it begins with the root. Pure."""
@@ -39,6 +41,8 @@ class WorkspaceFiles:
                 raise ToolRefused(f"{given}: outside of the workspace {self.root}") from None
         if ".." in path.parts:
             raise ToolRefused(f"{given}: `..` is not allowed; name the path from the workspace")
+        if any(self.root.joinpath(path).is_relative_to(folder) for folder in self._hidden):
+            raise ToolRefused(f"{given}: is Cody's own and not part of the workspace")
         return path.parts
 
     def read(self, given: str, max_bytes: int) -> bytes:
@@ -49,10 +53,11 @@ class WorkspaceFiles:
             return file.read(0, max_bytes)
 
     @contextmanager
-    def reading(self, given: str) -> Iterator[_Reading]:
+    def reading(self, given: str) -> Iterator[RegularFile]:
+        """The regular file, open."""
         path = self.root.joinpath(*self._named(given))
         with _explained(given), opened(path) as file:
-            yield _Reading(file.fd, file.size)
+            yield file
 
     @contextmanager
     def folder(self, given: str) -> Iterator[int]:
@@ -126,24 +131,6 @@ class WorkspaceFiles:
                 os.close(current)
             current = below
         return current
-
-
-class _Reading:
-    """An open regular file."""
-
-    def __init__(self, fd: int, size: int) -> None:
-        self.fd = fd
-        self.size = size
-
-    def read(self, start: int, max_bytes: int) -> bytes:
-        """What is there from `start` on, at most `max_bytes`, nothing behind the size that it had when it was opened."""
-        parts: list[bytes] = []
-        wanted = min(max_bytes, self.size - start)
-        while wanted > 0 and (part := os.pread(self.fd, wanted, start)):
-            parts.append(part)
-            start += len(part)
-            wanted -= len(part)
-        return b"".join(parts)
 
 
 def _write(folder: int, name: str, data: bytes, *, new: bool) -> None:

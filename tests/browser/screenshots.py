@@ -63,12 +63,14 @@ async def take(server: CodyServer, browser: Browser, folder: Path, env: dict[str
     await page.goto(f"{server.url}/runs/{codex}")
     await page.locator(".run-title .status-completed").wait_for(timeout=DEADLINE_MS)
     await picture(page, f"{server.url}/", ".status-completed", "dashboard-runs")
-    await picture(page, f"{server.url}/runs/{codex}?turn=2", ".entry-command", "dashboard-run")
+    await picture(page, f"{server.url}/runs/{codex}?turn=1", ".outcome-bad", "dashboard-run")
     dark = await signed_in(server, browser, WIDE, "dark")
     await picture(dark, f"{server.url}/runs/{codex}?tab=plots", ".plot canvas", "dashboard-plots")
     await picture(dark, f"{server.url}/runs/{busy}?tab=events", ".line .ansi-fg-3", "dashboard-events")
     narrow = await signed_in(server, browser, NARROW, "light")
-    await picture(narrow, f"{server.url}/runs/{codex}", ".entry", "dashboard-phone")
+    await picture(narrow, f"{server.url}/runs/{codex}", ".turn-row", "dashboard-phone")
+    with server.client() as client:
+        client.post(f"/api/runs/{busy}/cancel", json={}).raise_for_status()
 
 
 def started(client: httpx2.Client, config: dict[str, Any]) -> str:
@@ -84,7 +86,10 @@ async def signed_in(server: CodyServer, browser: Browser, size: tuple[int, int],
 
 async def picture(page: Page, address: str, ready: str, name: str) -> None:
     await page.goto(address)
-    await page.locator(ready).first.wait_for()
+    shown = page.locator(ready).first
+    await shown.wait_for()
+    # As far down as it takes to see what the picture is about.
+    await shown.evaluate("element => element.scrollIntoView({ block: 'end' })")
     await page.screenshot(path=IMAGES / f"{name}.png", animations="disabled")
 
 

@@ -161,7 +161,11 @@ class Machine:
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
             worker = psutil.Process(self.pid)
             worker.terminate()
-            await asyncio.to_thread(psutil.wait_procs, [worker], DEADLINE_S)
+            _, alive = await asyncio.to_thread(psutil.wait_procs, [worker], DEADLINE_S)
+            if alive:
+                await asyncio.to_thread(self.off)
+                said = self.log.read_text(encoding="utf-8", errors="replace")[-2_000:]
+                raise AssertionError(f"worker {self.name} did not end within {DEADLINE_S} s of SIGTERM: {said}")
         await asyncio.to_thread(self.off)
 
     def off(self) -> None:

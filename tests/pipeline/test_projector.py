@@ -116,7 +116,7 @@ async def test_two_projectors_make_one_row(
         for one in publications:
             one.say(done(one.response_id))
         for one in publications:
-            await eventually(lambda id=one.response_id: is_terminal(archive, id))  # type: ignore[misc]
+            await eventually(lambda id=one.response_id: is_terminal(archive, id))
     for one in publications:
         await assert_equal(redis, archive, one.response_id)
     assert await list_letters(redis) == []
@@ -219,7 +219,7 @@ async def test_a_projector_killed_between_commit_and_ack_changes_nothing_twice(
     command = [*program, valkey_url, database_url, str(tmp_path)]
     with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "committed\n"
+        assert "committed\n" in process.stdout, "it ended before it wrote the row"
         process.kill()
     groups = await redis.xinfo_groups(keys.response_events(publication.response_id))
     assert groups[0]["pending"] == 3, "nothing was acknowledged"

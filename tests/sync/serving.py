@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,7 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from cody.sync.adapters.sql import SqlAdapter
+from cody.sync.policy import Policy
+from cody.sync.wire import MAX_CHUNK_BYTES
 from cody.tokens import Scope, TokenStore
 from server.audit import AuditLog
 from server.audited import Audited
@@ -93,8 +98,12 @@ def _always(engine: SyncEngine) -> Callable[[], Awaitable[SyncEngine]]:
 
 
 async def main(database_url: str, state_dir: str, port: str) -> None:
-    """A server until it is killed; says its URL."""
-    async with SqlAdapter(database_url) as engine, served(engine, Path(state_dir), int(port)) as serving:
+    """A server until it is killed; says its URL, and nothing else: who started it may not read on."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    async with (
+        SqlAdapter(database_url, policy=Policy(max_chunk_bytes=MAX_CHUNK_BYTES)) as engine,
+        served(engine, Path(state_dir), int(port)) as serving,
+    ):
         print(serving.url, flush=True)
         await asyncio.Event().wait()
 

@@ -40,7 +40,9 @@ def test_every_module_loads_behind_a_wall() -> None:
     names = [
         module.name
         for module in pkgutil.walk_packages(cody.sync.__path__, "cody.sync.")
-        if module.name not in {"cody.sync.adapters.sql", "cody.sync.adapters.http"}  # these bring their own client
+        if not module.name.startswith(
+            ("cody.sync.adapters.sql", "cody.sync.adapters.http")
+        )  # they bring their own client
     ]
     assert {"cody.sync.engine", "cody.sync.adapters.memory", "cody.sync.conformance.case"} <= set(names)
     # -S -E: no .pth file and no variable brings anything in before the wall stands; site-packages are added by hand.

@@ -17,8 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from structlog import get_logger
 
 from cody.contracts.run import RunPage, RunSnapshot, RunStatus, TurnRecord
+from cody.contracts.submit import ThreadPage
 from cody.contracts.wire import utc_text
-from cody.pipeline.archive import projection, responses, runs, search
+from cody.pipeline.archive import projection, responses, runs, search, threads
 from cody.pipeline.archive.engine import (
     WRITES,
     ArchiveRefused,
@@ -222,6 +223,16 @@ class Archive:
         """The first Responses of a run, oldest first."""
         async with self._reading(f"read the responses of run {run_id}") as connection:
             return await responses.of_run(connection, run_id, limit=limit)
+
+    async def threads(self, *, limit: int, cursor: str | None = None) -> ThreadPage:
+        """One page of threads, those that were answered last first. Raises InvalidRequest for a cursor of no listing."""
+        async with self._reading("list threads") as connection:
+            return await threads.page(connection, limit=limit, cursor=cursor)
+
+    async def unfinished_responses(self, *, limit: int = 1000) -> list[ResponseRow]:
+        """Responses in progress, the oldest first."""
+        async with self._reading("list responses in progress") as connection:
+            return await threads.unfinished(connection, limit=limit)
 
     # Search
 

@@ -7,6 +7,7 @@ import { connection } from '../model/connection'
 import { RunSession } from '../model/run_session'
 import { useStore } from '../model/store'
 import { go, place, withQuery } from '../router'
+import { folderName } from '../text/format'
 import { Empty, Notice, Tabs } from '../ui/bits'
 import { EventLog } from '../ui/EventLog'
 import { NextPrompt } from '../ui/prompts'
@@ -38,8 +39,8 @@ export function Run({ runId }: { runId: string }) {
   const now = useNow(!isOver)
 
   useEffect(() => {
-    document.title = run ? `${run.epicId} · ${run.status} · Cody` : 'Run · Cody'
-  }, [run?.epicId, run?.status])
+    document.title = run ? `${folderName(run.workingDir)} · ${run.status} · Cody` : 'Run · Cody'
+  }, [run?.workingDir, run?.status])
 
   if (problem && !run) {
     return (

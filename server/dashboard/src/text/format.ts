@@ -58,6 +58,9 @@ export function bytes(value: number): string {
 
 export const plural = (count: number, one: string, many = `${one}s`): string => `${grouped(count)} ${count === 1 ? one : many}`
 
+/** The last name of a path: `/home/me/shop/` -> "shop". */
+export const folderName = (path: string): string => path.split('/').findLast(Boolean) ?? path
+
 /** How long a run has been going, or went; null before it starts. */
 export function elapsedMs(run: { startedAt: string | null; finishedAt: string | null }, nowMs: number): number | null {
   if (!run.startedAt) return null

@@ -4,7 +4,7 @@ import { useEffect, useLayoutEffect, useRef, useState } from 'preact/hooks'
 import type { RunSummary } from '../api/contracts'
 import type { Sort, SortKey } from '../model/runs_view'
 import { go } from '../router'
-import { ago, compact, duration, elapsedMs, moment } from '../text/format'
+import { ago, compact, duration, elapsedMs, folderName, moment } from '../text/format'
 import { Status } from './bits'
 import { VirtualList } from './VirtualList'
 
@@ -128,6 +128,7 @@ function Row({ run, index, isActive, nowMs, onActive }: RowProps) {
         <a id={`run-${run.runId}`} href={address} tabIndex={isActive ? 0 : -1} onFocus={() => onActive(run.runId)} title={run.workingDir}>
           {run.epicId}
         </a>
+        <span class="run-folder">{folderName(run.workingDir)}</span>
         <span class="run-id">{run.runId.slice(0, 8)}</span>
       </span>
       <span role="cell" class="cell-status">
@@ -145,7 +146,7 @@ function Row({ run, index, isActive, nowMs, onActive }: RowProps) {
       <span role="cell" class="cell-files number">
         {stats.filesWritten || '–'}
       </span>
-      <span role="cell" class={`cell-tests number ${stats.testsFailed ? 'tone-bad' : ''}`}>
+      <span role="cell" class="cell-tests number" title="Passed of all, summed over the turns">
         {tests ? `${compact(stats.testsPassed)}/${compact(tests)}` : '–'}
       </span>
       <span role="cell" class="cell-activity number" title={moment(run.updatedAt)}>

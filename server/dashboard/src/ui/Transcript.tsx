@@ -1,6 +1,6 @@
 // What the agent said and did, as a conversation that can be read.
 
-import { useState } from 'preact/hooks'
+import { useMemo, useState } from 'preact/hooks'
 import type { CallOutput, Entry } from '../model/transcript'
 import { diffCounts, diffLines, looksLikeDiff } from '../text/diff'
 import { clock } from '../text/format'
@@ -94,7 +94,7 @@ function Plan({ entry }: { entry: Extract<Entry, { kind: 'plan' }> }) {
 }
 
 function Patch({ entry }: { entry: Extract<Entry, { kind: 'patch' }> }) {
-  const { added, deleted } = diffCounts(diffLines(entry.patch))
+  const { added, deleted } = useMemo(() => diffCounts(diffLines(entry.patch)), [entry.patch])
   return (
     <>
       <div class="command">
@@ -128,7 +128,12 @@ function Outcome({ output }: { output: CallOutput | null }) {
 
 function OutputText({ output }: { output: CallOutput | null }) {
   if (!output?.text.trim()) return null
-  const body = looksLikeDiff(output.text) ? <Diff text={output.text} /> : <AnsiBlock text={output.text} />
+  return <Text output={output} />
+}
+
+function Text({ output }: { output: CallOutput }) {
+  const isDiff = useMemo(() => looksLikeDiff(output.text), [output.text])
+  const body = isDiff ? <Diff text={output.text} /> : <AnsiBlock text={output.text} />
   const lines = output.text.trimEnd().split('\n').length
   return (
     <>

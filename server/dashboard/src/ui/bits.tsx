@@ -1,10 +1,10 @@
 // Small pieces that several pages draw.
 
 import type { ComponentChildren } from 'preact'
-import { useRef } from 'preact/hooks'
+import { useMemo, useRef } from 'preact/hooks'
 import type { RunStatus, TurnStatus } from '../api/contracts'
 import { ansiSpans } from '../text/ansi'
-import { diffLines } from '../text/diff'
+import { type DiffLine, diffLines } from '../text/diff'
 
 /** A status: always a word and a shape, never a colour alone. */
 export function Status({ status }: { status: RunStatus | TurnStatus }) {
@@ -33,34 +33,39 @@ export function Ansi({ text }: { text: string }) {
   )
 }
 
+// The two below keep what they drew: a live turn is drawn up to sixty times a second, and its texts do not change.
+
 export function AnsiBlock({ text }: { text: string }) {
+  const lines = useMemo(() => text.replace(/\n$/, '').split('\n').map(ansiLine), [text])
   return (
     <pre class="block" tabIndex={0}>
-      {text
-        .replace(/\n$/, '')
-        .split('\n')
-        .map((line, place) => (
-          <span key={place}>
-            <Ansi text={line} />
-            {'\n'}
-          </span>
-        ))}
+      {lines}
     </pre>
   )
 }
 
+const ansiLine = (line: string, place: number) => (
+  <span key={place}>
+    <Ansi text={line} />
+    {'\n'}
+  </span>
+)
+
 export function Diff({ text }: { text: string }) {
+  const lines = useMemo(() => diffLines(text).map(diffLine), [text])
   return (
     <pre class="block diff" tabIndex={0}>
-      {diffLines(text).map((line, place) => (
-        <span key={place} class={`diff-${line.kind}`}>
-          {line.text}
-          {'\n'}
-        </span>
-      ))}
+      {lines}
     </pre>
   )
 }
+
+const diffLine = (line: DiffLine, place: number) => (
+  <span key={place} class={`diff-${line.kind}`}>
+    {line.text}
+    {'\n'}
+  </span>
+)
 
 interface FigureProps {
   name: string

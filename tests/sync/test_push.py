@@ -1,0 +1,186 @@
+"""`cody sync push` from one state folder to a server: byte for byte, through kills, in little memory."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import signal
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cody.sync.adapters.http import HttpAdapter
+from cody.sync.wire import MAX_CHUNK_BYTES
+from tests.sync.syncing_cody import Laptop, Team, team_server
+
+DEADLINE_S = 60.0
+MEGABYTE = 1 << 20
+
+
+@pytest.fixture
+def team(tmp_path: Path) -> Iterator[Team]:
+    with team_server(f"sqlite:///{tmp_path}/team/sync.sqlite3", tmp_path / "team") as server:
+        yield server
+
+
+@pytest.fixture
+def laptop(tmp_path: Path, team: Team) -> Laptop:
+    return Laptop(tmp_path / "laptop", team.url, team.token)
+
+
+def lines_file(path: Path, size: int, seed: int = 1) -> bytes:
+    """A file of lines of all lengths, one longer than a chunk, the last without its end."""
+    content = bytearray()
+    for number in itertools.count(seed):
+        if len(content) >= size:
+            break
+        length = 2 * MAX_CHUNK_BYTES if number == seed + 5 else 1 + (number * 7919) % 60_000
+        content += hashlib.sha256(b"%d" % number).hexdigest().encode() * (length // 64 + 1) + b"\n"
+    path.write_bytes(content[:size])
+    return bytes(content[:size])
+
+
+async def arrived(team: Team, conversation_id: str) -> bytes:
+    async with HttpAdapter(team.url, token=team.token) as adapter:
+        return b"".join([piece async for piece in adapter.read(conversation_id)])
+
+
+def until(predicate: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not predicate():
+        assert time.monotonic() < deadline, f"did not happen: {what}"
+        time.sleep(0.005)
+
+
+def acknowledged(laptop: Laptop) -> int:
+    """How many chunks the journal of the only push has."""
+    found = [path.read_text() for path in (laptop.state_dir / "sync").glob("[0-9a-f]*.json")]
+    return int(found[0].split('"acknowledged_chunks":')[1].split(",")[0]) if found else 0
+
+
+async def test_a_file_arrives_byte_for_byte(tmp_path: Path, team: Team, laptop: Laptop) -> None:
+    content = lines_file(tmp_path / "notes.jsonl", 3 * MEGABYTE)
+    job = laptop.json("push", str(tmp_path / "notes.jsonl"), "--as", "notes")
+    assert job["state"] == "succeeded"
+    assert job["lastCursor"] == len(content)
+    assert await arrived(team, "notes") == content
+    assert laptop.journals() == []
+    assert laptop.json("status", job["jobId"]) == job
+    assert laptop.json("list", "file:nothing")["jobs"] == []
+    names = {path.suffix for path in (laptop.state_dir / "sync").iterdir()}
+    assert names == {".lock"}, "something of the push is left behind"
+
+
+async def test_a_push_that_was_killed_goes_on_behind_the_last_acknowledged_chunk(
+    tmp_path: Path, team: Team, laptop: Laptop
+) -> None:
+    content = lines_file(tmp_path / "long.jsonl", 24 * MEGABYTE)
+    process = laptop.start("push", str(tmp_path / "long.jsonl"), "--as", "long")
+    until(lambda: acknowledged(laptop) >= 8, "eight chunks are acknowledged")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept, sent_before = acknowledged(laptop), team.appended()
+    assert kept >= 8
+    [journal] = laptop.journals()
+    assert journal["conversation_id"] == "long"
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (laptop.state_dir / "sync").iterdir()}
+    assert modes == {0o600}
+    job = laptop.json("push", str(tmp_path / "long.jsonl"), "--as", "long")
+    assert job["state"] == "succeeded"
+    assert job["totalChunks"] > kept + 8, "it was all but through when it was killed: the test shows nothing"
+    assert team.appended() - sent_before == job["totalChunks"] - kept
+    assert team.started() == 1
+    assert await arrived(team, "long") == content
+
+
+async def test_a_file_that_was_changed_after_the_kill_is_sent_anew(tmp_path: Path, team: Team, laptop: Laptop) -> None:
+    path = tmp_path / "changed.jsonl"
+    lines_file(path, 24 * MEGABYTE)
+    process = laptop.start("push", str(path), "--as", "changed")
+    until(lambda: acknowledged(laptop) >= 4, "four chunks are acknowledged")
+    process.kill()
+    process.wait()
+    content = lines_file(path, 24 * MEGABYTE, seed=100)
+    assert laptop.json("push", str(path), "--as", "changed")["state"] == "succeeded"
+    assert team.started() == 2
+    assert await arrived(team, "changed") == content
+
+
+async def test_a_server_that_forgot_everything_gets_it_all(tmp_path: Path, laptop: Laptop, team: Team) -> None:
+    content = lines_file(tmp_path / "again.jsonl", 24 * MEGABYTE)
+    process = laptop.start("push", str(tmp_path / "again.jsonl"), "--as", "again")
+    until(lambda: acknowledged(laptop) >= 4, "four chunks are acknowledged")
+    process.kill()
+    process.wait()
+    team.process.kill()
+    team.process.wait()
+    port = int(team.url.rsplit(":", 1)[1])
+    with team_server(f"sqlite:///{tmp_path}/team/other.sqlite3", team.state_dir, port) as fresh:
+        assert laptop.json("push", str(tmp_path / "again.jsonl"), "--as", "again")["state"] == "succeeded"
+        assert await arrived(fresh, "again") == content
+
+
+def test_a_server_that_is_away_ends_the_command_and_keeps_its_place(tmp_path: Path, laptop: Laptop) -> None:
+    lines_file(tmp_path / "away.jsonl", MEGABYTE)
+    told = laptop("push", str(tmp_path / "away.jsonl"), "--as", "away", to="http://127.0.0.1:9", code=69)
+    assert "give the same command again" in told
+
+
+async def test_a_gigantic_file_takes_little_memory(tmp_path: Path, team: Team, laptop: Laptop) -> None:
+    path, size = tmp_path / "sparse.jsonl", 320 * MEGABYTE
+    with path.open("wb") as file:
+        for place in range(0, size, 40 * MEGABYTE):
+            file.seek(place)
+            file.write(b'{"line": %d}\n' % place)
+        file.truncate(size)
+    process = laptop.start("push", str(path), "--as", "sparse", "--no-wait")
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    assert used.ru_maxrss * 1024 < 100 * MEGABYTE, f"{used.ru_maxrss // 1024} MB"
+    async with HttpAdapter(team.url, token=team.token) as adapter:
+        [job] = await adapter.list("sparse")
+        assert (await adapter.wait_for_terminal(job.job_id, 2 * DEADLINE_S)).last_cursor == size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("push", "/nowhere/at/all.jsonl"), 1, "No such file"),
+        (("push", "/dev/null"), 1, "is not a file"),
+        (("status", "no-such-job"), 1, "job_not_found"),
+        (("cancel", "no-such-job"), 1, "job_not_found"),
+        (("push", "thread:none"), 69, "no Cody server answers"),
+        (("push", "3f9a3f9a"), 69, "no Cody server answers"),
+    ],
+)
+def test_what_can_not_be_done_is_said(laptop: Laptop, arguments: tuple[str, ...], code: int, said: str) -> None:
+    assert said in laptop(*arguments, code=code, CODY_PORT="9")
+
+
+def test_a_token_is_not_sent_in_the_clear_nor_accepted_when_wrong(tmp_path: Path, laptop: Laptop) -> None:
+    lines_file(tmp_path / "token.jsonl", 1000)
+    push = ("push", str(tmp_path / "token.jsonl"))
+    assert "https://" in laptop(*push, to="http://cody.example.org", code=1)
+    assert "--token-file" in laptop(*push, code=1, CODY_SYNC_TOKEN="cody_" + "x" * 40)
+    secret = tmp_path / "token"
+    secret.write_text(laptop.token + "\n")
+    laptop(*push, "--token-file", str(secret), CODY_SYNC_TOKEN="")
+
+
+def test_two_pushes_of_the_same_do_not_mix(tmp_path: Path, team: Team, laptop: Laptop) -> None:
+    path = tmp_path / "twice.jsonl"
+    lines_file(path, 24 * MEGABYTE)
+    process = laptop.start("push", str(path), "--as", "twice")
+    try:
+        until(lambda: acknowledged(laptop) >= 1, "a chunk is acknowledged")
+        process.send_signal(signal.SIGSTOP)
+        assert "right now" in laptop("push", str(path), "--as", "twice", code=1)
+    finally:
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(DEADLINE_S) == 0
+    assert team.started() == 1
