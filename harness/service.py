@@ -15,6 +15,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 from structlog import get_logger
 
+from cody.contracts.health import Health, WorkerHealth
 from cody.contracts.run import (
     ControlAction,
     ControlAnswer,
@@ -28,11 +29,12 @@ from cody.contracts.run import (
     TurnPage,
     TurnRecord,
 )
-from cody.contracts.wire import utc_text
+from cody.contracts.wire import epoch_ms, utc_text
 from cody.errors import CodyError, NotFound, StoreUnavailable
+from cody.pipeline.pipeline import Pipeline
 from cody.redaction import Redactor, secrets_of
 from cody.settings import Settings, process_secrets
-from cody.store import control, meta, runs, subscribers
+from cody.store import control, leases, meta, runs, subscribers
 from cody.store.availability import store_calls
 from cody.store.connection import ServerFacts, StoreServer, check, connect, open_store_server
 from cody.store.embedded import EmbeddedServer
@@ -72,6 +74,7 @@ class _Open:
     facts: ServerFacts
     crew: Crew
     tails: TailHub
+    pipeline: Pipeline
 
 
 class RunService:
@@ -111,8 +114,13 @@ class RunService:
 
     @property
     def active_runs(self) -> int:
-        """Runs that this process works on, those that are paused included."""
-        return len(self._parts.crew.workers) if self._parts else 0
+        """Runs that this process works on, those that are paused included, and answers that it asks for."""
+        return len(self._parts.crew.workers) + self._parts.pipeline.submissions.count if self._parts else 0
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """Responses and the archive; raises StoreUnavailable when there is no store."""
+        return self._store.pipeline
 
     @property
     def _store(self) -> _Open:
@@ -147,14 +155,40 @@ class RunService:
     async def page(self, *, limit: int, status: RunStatus | None, epic_id: str | None, cursor: str | None) -> RunPage:
         """One page of runs, newest first; raises InvalidRequest for a cursor that no listing gave."""
         with store_calls("list the runs"):
-            return await runs.page(
+            kept = await runs.page(
                 self._store.redis, limit=limit, now_ms=now_ms(), status=status, epic_id=epic_id, cursor=cursor
             )
+        if kept.next_cursor is not None or len(kept.runs) >= limit:
+            return kept
+        return await self._with_archived(kept, limit, status, epic_id, cursor)
+
+    async def _with_archived(
+        self, kept: RunPage, limit: int, status: RunStatus | None, epic_id: str | None, cursor: str | None
+    ) -> RunPage:
+        """The last page of what Redis keeps, gone on with by the archive: both list in the same order."""
+        if kept.runs:
+            last = kept.runs[-1]
+            cursor = runs.cursor_text(f"{epoch_ms(last.created_at)}:{last.run_id}")
+        try:
+            older = await (await self.pipeline.archive()).page(
+                limit=limit - len(kept.runs), status=status, epic_id=epic_id, cursor=cursor
+            )
+        except CodyError as error:
+            # Runs that go on are all in Redis: to see them matters more than the history.
+            log.warning("runs.archive_not_listed", error=error.message)
+            return kept
+        seen = {run.run_id for run in kept.runs}
+        return RunPage(
+            runs=[*kept.runs, *(run for run in older.runs if run.run_id not in seen)], next_cursor=older.next_cursor
+        )
 
     async def snapshot(self, run_id: str) -> RunSnapshot:
         """All of a run; raises NotFound."""
-        with store_calls(f"read run {run_id}"):
-            return await runs.snapshot(self._store.redis, run_id, now_ms=now_ms())
+        try:
+            with store_calls(f"read run {run_id}"):
+                return await runs.snapshot(self._store.redis, run_id, now_ms=now_ms())
+        except NotFound:
+            return await (await self.pipeline.archive()).snapshot(run_id)
 
     async def control(self, run_id: str, action: ControlAction, reason: str | None) -> ControlAnswer:
         """Accept a control message; raises NotFound, Conflict."""
@@ -167,13 +201,19 @@ class RunService:
 
     async def turns(self, run_id: str) -> TurnPage:
         """All turns of a run, in order; raises NotFound."""
-        with store_calls(f"read the turns of run {run_id}"):
-            return TurnPage(turns=await runs.turn_records(self._store.redis, run_id))
+        try:
+            with store_calls(f"read the turns of run {run_id}"):
+                return TurnPage(turns=await runs.turn_records(self._store.redis, run_id))
+        except NotFound:
+            return TurnPage(turns=await (await self.pipeline.archive()).turn_records(run_id))
 
     async def turn(self, run_id: str, number: int) -> TurnRecord:
         """One turn; raises NotFound."""
-        with store_calls(f"read turn {number} of run {run_id}"):
-            return await runs.turn_record(self._store.redis, run_id, number)
+        try:
+            with store_calls(f"read turn {number} of run {run_id}"):
+                return await runs.turn_record(self._store.redis, run_id, number)
+        except NotFound:
+            return await (await self.pipeline.archive()).turn_record(run_id, number)
 
     async def output_file(self, run_id: str, number: int) -> Path:
         """The raw output of a turn on this host; raises NotFound."""
@@ -259,6 +299,18 @@ class RunService:
             ready = False
         return Readiness(ready, checks, degraded)
 
+    async def health(self) -> Health:
+        """Who works on what, on all hosts; raises StoreUnavailable."""
+        store = self._store
+        with store_calls("look who works"):
+            found = await leases.owners(store.redis, ttl_ms=self._settings.lock_ttl_ms)
+            queued = await runs.queued(store.redis)
+        workers = [
+            WorkerHealth(worker_id=one.worker_id, host=one.host, runs=list(one.run_ids), lease_age_ms=one.lease_age_ms)
+            for one in found
+        ]
+        return Health(workers=workers, queued=queued)
+
     async def shutdown(self) -> None:
         """End every agent within the grace and leave each run to be taken up again, or cancel it, as the settings say."""
         if self._parts is not None:
@@ -271,8 +323,8 @@ async def _parts(settings: Settings, server: StoreServer) -> AsyncIterator[_Open
     tails = TailHub(server.url, redis)
     tailing = asyncio.create_task(tails.run(), name="tails")
     try:
-        async with Crew.open(server.url, redis, settings) as crew:
-            yield _Open(redis, server.facts, crew, tails)
+        async with Pipeline.open(settings, server.url) as pipeline, Crew.open(server.url, redis, settings) as crew:
+            yield _Open(redis, server.facts, crew, tails, pipeline)
     finally:
         tailing.cancel()
         await asyncio.gather(tailing, return_exceptions=True)

@@ -19,6 +19,7 @@ from server.health import HealthEndpoints
 from server.limits import Limits
 from server.metrics import Metrics
 from server.openapi import DocumentEndpoint
+from server.responses import ResponseEndpoints
 from server.routes import Endpoint, router
 from server.runs import RunEndpoints
 from server.streams import OpenStreams
@@ -54,6 +55,7 @@ def table_of(service: RunService, parts: Parts) -> list[Endpoint]:
     """Everything that the server answers to."""
     table = [
         *RunEndpoints(service, parts.streams, parts.limits).table(),
+        *ResponseEndpoints(service, parts.streams, parts.limits).table(),
         *HealthEndpoints(service, parts.metrics).table(),
         *AccessEndpoints(parts.tokens, parts.sessions, parts.audit, parts.site).table(),
         *DocumentEndpoint(lambda: table).table(),

@@ -26,6 +26,7 @@ class HealthEndpoints:
         return [
             Endpoint("GET", "/healthz", self.alive, scope=None, operation=operations.ALIVE),
             Endpoint("GET", "/readyz", self.ready, operation=operations.READY),
+            Endpoint("GET", "/api/health", self.health, operation=operations.HEALTH),
             Endpoint("GET", "/metrics", self.metrics, operation=operations.METRICS),
         ]
 
@@ -40,6 +41,9 @@ class HealthEndpoints:
             details = {"checks": found.checks, "degraded": found.degraded}
             raise StoreUnavailable("runs can't be started now: see details.checks", details=details)
         return json_answer(Ready(checks=found.checks, degraded=found.degraded))
+
+    async def health(self, request: Request, query: Query) -> Response:
+        return json_answer(await self._service.health())
 
     async def metrics(self, request: Request, query: Query) -> Response:
         text = await asyncio.to_thread(self._metrics.text)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
+from pydantic import BaseModel
+
 from cody.contracts import audit, health, run
 from cody.contracts.wire import Wire
 
@@ -29,7 +31,7 @@ class Answer:
     """What comes with one status: a contract, text of another type, or nothing."""
 
     description: str
-    model: type[Wire] | None = None
+    model: type[BaseModel] | None = None
     """As JSON."""
     media_type: str | None = None
     """Of what has no model; None there = there is no body."""
@@ -56,6 +58,7 @@ class Operation:
 PATH_PARAMETERS: Mapping[str, Schema] = {
     "run_id": {"type": "string", "format": "uuid"},
     "number": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
+    "thread_id": {"type": "string", "pattern": "^[0-9A-Za-z][0-9A-Za-z_.:-]{0,127}$"},
     "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
 }
 """By their names in the routes; on the wire in camelCase."""
@@ -165,6 +168,7 @@ PROMPT = Operation(
 
 ALIVE = Operation("isAlive", "Whether the process answers; asks nobody.", {200: Answer("It does.", health.Alive)})
 READY = Operation("isReady", "Whether runs can be started.", {200: Answer("They can.", health.Ready)})
+HEALTH = Operation("getHealth", "Who works on what, on all hosts.", {200: Answer("The workers.", health.Health)})
 METRICS = Operation(
     "getMetrics", "Figures for Prometheus.", {200: Answer("Text format 1.0.0.", media_type="text/plain")}
 )

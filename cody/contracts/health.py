@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cody.contracts.wire import Wire
+from cody.contracts.wire import Int, Wire
 
 
 class Alive(Wire):
@@ -20,3 +20,20 @@ class Ready(Wire):
     ready: Literal[True] = True
     checks: dict[str, str]
     degraded: list[str]
+
+
+class WorkerHealth(Wire):
+    """A worker that holds runs, wherever it is. `lease_age_ms`: since its oldest lease was renewed."""
+
+    worker_id: str
+    host: str
+    runs: list[str]
+    lease_age_ms: Int
+
+
+class Health(Wire):
+    """How the whole is doing: who works on what. Checks in words are at /readyz."""
+
+    workers: list[WorkerHealth]
+    queued: Int
+    """Runs that no host has taken yet."""

@@ -14,8 +14,8 @@ from cody.client.stream import AWAY, DONE, FIRST_BACKOFF_S, GIVE_UP_AFTER_S, MAX
 from cody.contracts.responses import Response
 from cody.contracts.stream_events import StreamEvent, read_stream_event
 from cody.errors import CodyError, StreamTrimmed
-from cody.pipeline.refusals import EventRefused
 from cody.pipeline.reducer import reduce
+from cody.pipeline.refusals import EventRefused
 from cody.pipeline.response_state import ReducerState
 
 OnChange = Callable[[Response], object]

@@ -29,14 +29,15 @@ FIRST_TIME_MS = 10**11
 
 @dataclass(slots=True)
 class Position:
-    """Behind which event a reader is."""
+    """Behind which event a reader is. `ended`: that was the last one, nothing more comes."""
 
     id: str
+    ended: bool = False
 
 
 @dataclass(slots=True)
 class _Watched:
-    readers: int = 0
+    followed: bool = False
     news: set[asyncio.Event] = field(default_factory=set)
 
     def wake(self, entries: Sequence[RawEntry]) -> None:
@@ -64,18 +65,19 @@ class ResponseTail:
 
         Raises NotFound, InvalidRequest (not an id), StreamTrimmed (events after that id are gone already).
         """
-        earliest, newest = await self._store.ends(response_id) if keys.is_run_id(response_id) else (None, None)
-        if earliest is None or newest is None:
+        ends = await self._store.ends(response_id) if keys.is_run_id(response_id) else None
+        if ends is None:
             raise NotFound(f"no events of response {response_id[:80]!r}: it never was, or is read from the archive")
-        if start == "$":
-            return Position(newest)
+        oldest, newest = ends
         if start == "0":
             return Position(START)
-        wanted = id_tuple(start)
-        first = id_tuple(earliest)
+        wanted = id_tuple(newest.id if start == "$" else start)
+        first = id_tuple(oldest.id)
         if first[0] < FIRST_TIME_MS and wanted[0] + 1 < first[0]:
-            raise _trimmed(response_id, earliest)
-        return Position(f"{wanted[0]}-{wanted[1]}")
+            raise _trimmed(response_id, oldest.id)
+        last = frame_of(newest)
+        ended = wanted >= id_tuple(newest.id) and last is not None and last.terminal
+        return Position(f"{wanted[0]}-{wanted[1]}", ended)
 
     async def follow(self, response_id: str, position: Position) -> AsyncIterator[list[Frame]]:
         """Batches of events after the position, each event once and in order, until the one that ends the response.
@@ -84,10 +86,10 @@ class ResponseTail:
         and nothing is lost.
         """
         with self._watching(response_id) as news:
-            while True:
+            while not position.ended:
                 news.clear()
                 try:
-                    await self._listen(response_id, position)
+                    await self._listen(response_id)
                     found = await self._store.after(response_id, position.id, count=READ_COUNT)
                     gone = not found and bool(await self._store.gone([response_id]))
                 except StoreUnavailable:
@@ -105,8 +107,7 @@ class ResponseTail:
                 position.id = found[-1].id
                 if frames:
                     yield frames
-                    if frames[-1].terminal:
-                        return
+                    position.ended = frames[-1].terminal
 
     @contextlib.contextmanager
     def _watching(self, response_id: str) -> Iterator[asyncio.Event]:
@@ -121,11 +122,14 @@ class ResponseTail:
                 del self._watched[response_id]
                 self._reader.unfollow(keys.response_events(response_id))
 
-    async def _listen(self, response_id: str, position: Position) -> None:
+    async def _listen(self, response_id: str) -> None:
+        """Be woken by what comes from now on; what is there already is read without that."""
         watched = self._watched[response_id]
-        if not watched.readers:
-            watched.readers = 1
-            await self._reader.follow(keys.response_events(response_id), position.id, watched.wake)
+        if not watched.followed:
+            ends = await self._store.ends(response_id)
+            newest = ends[1].id if ends else START
+            watched.followed = True
+            await self._reader.follow(keys.response_events(response_id), newest, watched.wake)
 
 
 def frame_of(entry: Entry) -> Frame | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from redis.asyncio import Redis
 
@@ -56,3 +57,35 @@ async def renew(redis: Redis, run_ids: Sequence[str], *, worker_id: str, ttl_ms:
 async def release(redis: Redis, run_id: str, *, worker_id: str) -> bool:
     """Give the lock back; False when it was not ours."""
     return bool(await script("release")(redis, [keys.lock(run_id)], [worker_id]))
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A worker and the runs that it holds. `lease_age_ms`: of the lease that was renewed longest ago."""
+
+    worker_id: str
+    host: str
+    run_ids: tuple[str, ...]
+    lease_age_ms: int
+
+
+async def owners(redis: Redis, *, ttl_ms: int) -> list[Owner]:
+    """Who works on what right now, in two round trips; `ttl_ms` is the TTL of a fresh lease."""
+    found = cast("Sequence[bytes]", await redis.zrange(keys.ACTIVE, 0, -1))
+    ids = [raw.decode() for raw in found]
+    async with redis.pipeline(transaction=False) as pipe:
+        for run_id in ids:
+            pipe.get(keys.lock(run_id))
+            pipe.pttl(keys.lock(run_id))
+            pipe.hget(keys.meta(run_id), "host")
+        answers = await pipe.execute(raise_on_error=False)
+    held: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for place, run_id in enumerate(ids):
+        worker_id, left_ms, host = answers[3 * place : 3 * place + 3]
+        if isinstance(worker_id, bytes) and isinstance(host, bytes):
+            age_ms = max(0, ttl_ms - int(left_ms))
+            held.setdefault((worker_id.decode(), host.decode("utf-8", "replace")), []).append((run_id, age_ms))
+    return [
+        Owner(worker_id, host, tuple(run_id for run_id, _ in runs), max(age for _, age in runs))
+        for (worker_id, host), runs in sorted(held.items())
+    ]

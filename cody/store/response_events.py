@@ -221,15 +221,15 @@ class ResponseEvents:
             found: Any = await self._redis.xrange(keys.response_events(response_id), min=f"({entry_id}", count=count)
         return [_entry(one_id, fields) for one_id, fields in found]
 
-    async def ends(self, response_id: str) -> tuple[str | None, str | None]:
-        """The ids of the oldest and the newest event that are kept; None, None = there is no such stream."""
+    async def ends(self, response_id: str) -> tuple[Entry, Entry] | None:
+        """The oldest and the newest event that are kept; None = there is no such stream."""
         key = keys.response_events(response_id)
         with store_calls(f"read the events of response {response_id}"):
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.xrange(key, count=1)
                 pipe.xrevrange(key, count=1)
                 oldest, newest = await pipe.execute()
-        return (oldest[0][0].decode(), newest[0][0].decode()) if oldest else (None, None)
+        return (_entry(*oldest[0]), _entry(*newest[0])) if oldest else None
 
     async def gone(self, response_ids: Sequence[str]) -> list[str]:
         """Those of these responses that have no stream (any more)."""

@@ -182,6 +182,11 @@ async def unowned(redis: Redis) -> list[Unowned]:
     return free
 
 
+async def queued(redis: Redis) -> int:
+    """How many runs wait for a host."""
+    return int(await redis.zcard(keys.QUEUED))
+
+
 async def turn_records(redis: Redis, run_id: str) -> list[TurnRecord]:
     """The turns of a run in order; raises NotFound."""
     if not await redis.exists(keys.meta(run_id)):

@@ -76,3 +76,14 @@ async def test_a_run_that_has_ended_is_not_taken(redis: Redis) -> None:
 async def test_there_is_nothing_to_take_where_there_is_no_run(redis: Redis) -> None:
     with pytest.raises(NotFound):
         await take(redis, str(uuid.uuid4()), str(uuid.uuid4()))
+
+
+async def test_who_works_on_what_is_known(redis: Redis) -> None:
+    me, you = sorted(str(uuid.uuid4()) for _ in range(2))
+    mine, other, nobodys = [await new_run(redis) for _ in range(3)]
+    await take(redis, mine, me, ttl_ms=60_000)
+    await take(redis, other, you, ttl_ms=60_000)
+    found = await leases.owners(redis, ttl_ms=60_000)
+    assert [(one.worker_id, one.host, one.run_ids) for one in found] == [(me, "h", (mine,)), (you, "h", (other,))]
+    assert all(0 <= one.lease_age_ms < 30_000 for one in found)
+    assert nobodys not in {run_id for one in found for run_id in one.run_ids}

@@ -1,0 +1,58 @@
+"""What the API's document says of the routes of Responses."""
+
+from __future__ import annotations
+
+from cody.contracts import responses, submit
+from server.operations import STREAM_POSITION, Answer, Operation, Parameter
+
+_POSITION = {"type": "string", "pattern": STREAM_POSITION}
+
+SUBMIT = Operation(
+    "submit",
+    "Ask a model; its answer is a Response that is made in the background.",
+    {202: Answer("The Response has begun.", submit.SubmitAnswer, links=("getResponse", "abortResponse"))},
+    body=submit.SubmitRequest,
+)
+STREAM = Operation(
+    "streamResponse",
+    "The events of a Response as they come, to its end, as Server-Sent Events.",
+    {200: Answer("StreamEvents; after the last one, `data: [DONE]`.", media_type="text/event-stream")},
+    query=(
+        Parameter(
+            "from",
+            {**_POSITION, "default": "0"},
+            "`0` = the oldest kept, `$` = only new ones, or the id of the last one that was seen.",
+        ),
+    ),
+    headers=(Parameter("Last-Event-ID", _POSITION, "As `from`, and before it: what browsers send."),),
+    errors=(404, 410),
+)
+RESPONSE = Operation(
+    "getResponse",
+    "A Response as the archive has it.",
+    {200: Answer("The Response; `queued` until the archive has its beginning.", responses.Response)},
+    errors=(404,),
+)
+ABORT = Operation(
+    "abortResponse",
+    "End an answer that is being made.",
+    {200: Answer("It has ended as aborted.", submit.AbortAnswer)},
+    body=submit.AbortRequest,
+    body_optional=True,
+    errors=(404, 409),
+)
+THREADS = Operation(
+    "listThreads",
+    "The threads in the archive, those that were answered last first.",
+    {200: Answer("One page.", submit.ThreadPage)},
+    query=(
+        Parameter("limit", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}, "How many at most."),
+        Parameter("cursor", {"type": "string", "minLength": 1, "maxLength": 512}, "`nextCursor` of the page before."),
+    ),
+)
+THREAD = Operation(
+    "getThread",
+    "The Responses of a thread, oldest first.",
+    {200: Answer("All of them.", submit.ThreadAnswer)},
+    errors=(404,),
+)
