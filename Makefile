@@ -54,5 +54,5 @@ screenshots: $(STAMP) dashboard ## write docs/images from the running dashboard
 	@$(BIN)/python -m tests.browser.screenshots
 
 clean: ## remove .venv, caches and build output
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) server/static server/dashboard/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

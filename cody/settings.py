@@ -208,3 +208,17 @@ AGENT_ENVIRONMENT = frozenset(
 def agent_environment() -> dict[str, str]:
     """The allow-listed part of this process's environment (LC_* included)."""
     return {name: value for name, value in os.environ.items() if name in AGENT_ENVIRONMENT or name.startswith("LC_")}
+
+
+def tracing_exporter() -> str | None:
+    """Where the standard OTEL_* variables send traces: `otlp`, another exporter's name, or None for nowhere.
+
+    OpenTelemetry's own default, a collector on this machine, is not taken over: traces are sent where that was asked for.
+    """
+    if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    chosen = os.environ.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if chosen:
+        return None if chosen == "none" else chosen
+    endpoints = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+    return "otlp" if any(os.environ.get(name, "").strip() for name in endpoints) else None

@@ -14,6 +14,7 @@ from structlog import get_logger
 
 from cody.errors import CodyError, ConfigurationError
 from cody.logs import configure_logs, log_level
+from cody.pipeline.tracing import tracing
 from cody.redaction import Redactor
 from cody.settings import Settings, load_settings, process_secrets, rooted
 from harness.service import RunService
@@ -66,6 +67,9 @@ def _settings(options: argparse.Namespace) -> Settings:
         )
     if settings.concurrency < 1:
         raise ConfigurationError("--concurrency must be at least 1: a worker that takes no run has nothing to do")
+    if settings.database_url is None:
+        # A SQLite file of this host would take the news from the server's archive and keep it to itself.
+        settings = settings.model_copy(update={"projector": False})
     return rooted(settings)
 
 
@@ -95,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = _settings(options)
         configure_logs(log_level(), redactor=Redactor(process_secrets(settings)))
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with tracing("cody-worker"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_work(settings))
     except CodyError as error:
         print(f"cody worker: {error.message}", file=sys.stderr)

@@ -158,7 +158,7 @@ class RunService:
             kept = await runs.page(
                 self._store.redis, limit=limit, now_ms=now_ms(), status=status, epic_id=epic_id, cursor=cursor
             )
-        if kept.next_cursor is not None or len(kept.runs) >= limit:
+        if kept.next_cursor is not None:
             return kept
         return await self._with_archived(kept, limit, status, epic_id, cursor)
 
@@ -171,12 +171,15 @@ class RunService:
             cursor = runs.cursor_text(f"{epoch_ms(last.created_at)}:{last.run_id}")
         try:
             older = await (await self.pipeline.archive()).page(
-                limit=limit - len(kept.runs), status=status, epic_id=epic_id, cursor=cursor
+                limit=max(1, limit - len(kept.runs)), status=status, epic_id=epic_id, cursor=cursor
             )
         except CodyError as error:
             # Runs that go on are all in Redis: to see them matters more than the history.
             log.warning("runs.archive_not_listed", error=error.message)
             return kept
+        if len(kept.runs) >= limit:
+            # The page is full; what is older begins the next one.
+            return kept.model_copy(update={"next_cursor": cursor if older.runs else None})
         seen = {run.run_id for run in kept.runs}
         return RunPage(
             runs=[*kept.runs, *(run for run in older.runs if run.run_id not in seen)], next_cursor=older.next_cursor

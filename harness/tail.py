@@ -113,6 +113,8 @@ class Cursor:
     """The run had ended when the subscriber came: when nothing more is kept, nothing more comes."""
     position: int | None = None
     """Where in the tail it is; None while it catches up from Redis."""
+    catches_up: bool = False
+    """It asked for, or holds, events that no other reader shares."""
 
 
 class TailHub:
@@ -210,17 +212,19 @@ class TailHub:
                 if not batch:
                     return
                 cursor.id, cursor.seq = batch[-1].id, batch[-1].seq
-                caught_up = int(cursor.position is None)
-                self._catching_up += caught_up
-                try:
-                    yield batch
-                finally:
-                    self._catching_up -= caught_up
+                yield batch
+                self._release(cursor)
                 if batch[-1].terminal:
                     return
         finally:
+            self._release(cursor)
             if tail is not None:
                 self._leave(tail)
+
+    def _release(self, cursor: Cursor) -> None:
+        """The reader has no events of its own any more."""
+        self._catching_up -= cursor.catches_up
+        cursor.catches_up = False
 
     async def _next(self, tail: Tail, cursor: Cursor) -> list[Frame]:
         """The next events, waiting for them; nothing when none can come."""
@@ -253,7 +257,10 @@ class TailHub:
         """Events from Redis up to where the tail begins."""
         if id_tuple(cursor.id) >= tail.floor and not cursor.ended:
             return []
-        count = max(LEAST_CATCH_UP, min(CATCH_UP, CATCH_UP_ALL // (self._catching_up + 1)))
+        # Counted before it is asked for: a thousand that ask at the same moment are a thousand.
+        self._catching_up += not cursor.catches_up
+        cursor.catches_up = True
+        count = max(LEAST_CATCH_UP, min(CATCH_UP, CATCH_UP_ALL // self._catching_up))
         found = await events.after(self._redis, tail.run_id, cursor.id, count=count)
         if not found and id_tuple(cursor.id) < tail.floor:
             raise StreamTrimmed(f"the events of run {tail.run_id} are no longer kept", earliest_event_id="0")

@@ -17,6 +17,7 @@ from structlog import get_logger
 
 from cody.errors import CodyError
 from cody.logs import configure_logs, log_level
+from cody.pipeline.tracing import tracing
 from cody.redaction import Redactor
 from cody.settings import load_settings, process_secrets, rooted
 from server.listening import NotLoopback
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = rooted(load_settings(**flags))
         redactor = Redactor(process_secrets(settings))
         configure_logs(log_level(), redactor=redactor)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with tracing("cody-server"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, stop))
     except NotLoopback as error:
         return _refuse(redactor.clean_text(error.message), WRONG_USAGE)

@@ -99,7 +99,6 @@ class AccessEndpoints:
         return json_answer(NewToken(name=name, scope=scope, token=value))
 
     async def revoke(self, request: Request, query: Query) -> Response:
-        await optional_json_body(request, Nothing)
         name = str(request.path_params["name"])
         await asyncio.to_thread(self._tokens.revoke, name)
         self._sessions.end_those_of(name)

@@ -22,7 +22,10 @@ from server.openapi import DocumentEndpoint
 from server.responses import ResponseEndpoints
 from server.routes import Endpoint, router
 from server.runs import RunEndpoints
+from server.search import SearchEndpoints
+from server.static_files import StaticEndpoints
 from server.streams import OpenStreams
+from server.traced import Traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,10 @@ def table_of(service: RunService, parts: Parts) -> list[Endpoint]:
     table = [
         *RunEndpoints(service, parts.streams, parts.limits).table(),
         *ResponseEndpoints(service, parts.streams, parts.limits).table(),
+        *SearchEndpoints(lambda: service.pipeline.archive()).table(),
         *HealthEndpoints(service, parts.metrics).table(),
         *AccessEndpoints(parts.tokens, parts.sessions, parts.audit, parts.site).table(),
+        *StaticEndpoints().table(),
         *DocumentEndpoint(lambda: table).table(),
     ]
     return table
@@ -69,4 +74,4 @@ def build_app(service: RunService, site: Site, streams: OpenStreams, settings: S
     parts.tokens.prepare()
     audited = Audited(router(table_of(service, parts)), parts.audit)
     gated = Gate(audited, parts.tokens, parts.sessions, parts.limits)
-    return Boundary(Guard(gated, site), parts.metrics)
+    return Traced(Boundary(Guard(gated, site), parts.metrics))

@@ -31,6 +31,16 @@ _IN_BRACES = re.compile(r"\{(\w+)(?::\w+)?\}")
 LINKED = {"runId": "$response.body#/runId", "name": "$response.body#/name"}
 """Where an answer has what a linked operation's path needs."""
 
+OF_TYPE: Mapping[str, dict[str, Any]] = {
+    JSON: {"type": "object"},
+    "text/event-stream": {
+        "description": "One event.",
+        "type": "object",
+        "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+        "required": ["data"],
+    },
+}
+
 DESCRIPTION = """\
 Every call but /healthz and /enter needs a token (`Authorization: Bearer ...`), or the session cookie of a browser that
 came in by a one-time link. Each operation names the scope that it needs: read, control (includes read) or admin (all).
@@ -151,8 +161,7 @@ def _answer(answer: Answer, models: Models, by_id: Mapping[str, Endpoint]) -> di
     if answer.model is not None:
         made["content"] = {JSON: {"schema": models[answer.model, "serialization"]}}
     elif answer.media_type is not None:
-        kind = "object" if answer.media_type == JSON else "string"
-        made["content"] = {answer.media_type: {"schema": {"type": kind}}}
+        made["content"] = {answer.media_type: {"schema": OF_TYPE.get(answer.media_type, {"type": "string"})}}
     if answer.headers:
         made["headers"] = {
             name: {"description": said, "required": True, "schema": {"type": "string"}}

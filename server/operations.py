@@ -65,6 +65,7 @@ PATH_PARAMETERS: Mapping[str, Schema] = {
 
 OF_A_RUN = ("getRun", "getRunStatus", "listTurns", "getNextPrompt", "controlRun", "pauseRun", "resumeRun", "cancelRun")
 STREAM_POSITION = "^(0|\\$|[0-9]{1,18}(-[0-9]{1,18})?)$"
+HEADER_POSITION = STREAM_POSITION.replace(")$", ")?$")
 HEADER_TEXT = "^[!-~]([ -~]*[!-~])?$"
 
 START = Operation(
@@ -139,8 +140,8 @@ STREAM = Operation(
     headers=(
         Parameter(
             "Last-Event-ID",
-            {"type": "string", "pattern": STREAM_POSITION},
-            "As `from`, and before it: what browsers send.",
+            {"type": "string", "pattern": HEADER_POSITION},
+            "As `from`, and before it: what browsers send. Empty is as if it was not there.",
         ),
     ),
     errors=(404, 410),
@@ -220,8 +221,6 @@ REVOKE_TOKEN = Operation(
     "revokeToken",
     "The token counts no more.",
     {204: Answer("It is gone.")},
-    body=audit.Nothing,
-    body_optional=True,
     errors=(404, 409),
 )
 AUDIT = Operation(

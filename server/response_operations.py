@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cody.contracts import responses, submit
-from server.operations import STREAM_POSITION, Answer, Operation, Parameter
+from server.operations import HEADER_POSITION, STREAM_POSITION, Answer, Operation, Parameter
 
 _POSITION = {"type": "string", "pattern": STREAM_POSITION}
 
@@ -24,7 +24,13 @@ STREAM = Operation(
             "`0` = the oldest kept, `$` = only new ones, or the id of the last one that was seen.",
         ),
     ),
-    headers=(Parameter("Last-Event-ID", _POSITION, "As `from`, and before it: what browsers send."),),
+    headers=(
+        Parameter(
+            "Last-Event-ID",
+            {"type": "string", "pattern": HEADER_POSITION},
+            "As `from`, and before it: what browsers send.",
+        ),
+    ),
     errors=(404, 410),
 )
 RESPONSE = Operation(

@@ -30,6 +30,7 @@ LISTED_BY_DEFAULT = 20
 LISTED_AT_MOST = 100
 MAX_IDEMPOTENCY_KEY = 255
 
+_POSITION = re.compile(operations.STREAM_POSITION)
 _TURN_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -103,6 +104,8 @@ class RunEndpoints:
         """The header wins: it is what a browser sends when it comes back, to the same URL as before."""
         run_id = _run_id(request)
         start = request.headers.get("last-event-id") or query.get("from", "0")
+        if not _POSITION.match(query.get("from", "0")):
+            raise invalid_fields([("from", "must be 0, $, or an event's id")])
         cursor = await self._service.open_stream(run_id, start)
         closed = self._limits.open_stream(caller_of(request.scope).name)
         return Counted(EventStream(run_id, lambda: self._service.follow(run_id, cursor), self._streams), closed)

@@ -13,7 +13,15 @@ from typing import Annotated
 import typer
 
 import cody
-from cody.cli import access_commands, exits, look_commands, run_command, steer_commands, sync_commands
+from cody.cli import (
+    access_commands,
+    exits,
+    look_commands,
+    pipeline_commands,
+    run_command,
+    steer_commands,
+    sync_commands,
+)
 from cody.cli.invoke import RootOptions, root_options
 from cody.cli.processes import become
 
@@ -116,6 +124,11 @@ app.command(epilog=steer_commands.CANCEL_EXAMPLES)(steer_commands.cancel)
 app.command(epilog=access_commands.DASHBOARD_EXAMPLES)(access_commands.dashboard)
 app.command(epilog=access_commands.AUDIT_EXAMPLES)(access_commands.audit)
 app.add_typer(access_commands.token, name="token")
+app.command(epilog=pipeline_commands.SUBMIT_EXAMPLES)(pipeline_commands.submit)
+app.command(epilog=pipeline_commands.SEARCH_EXAMPLES)(pipeline_commands.search)
+app.command(epilog=pipeline_commands.EXPORT_EXAMPLES)(pipeline_commands.export)
+app.command(epilog=pipeline_commands.VERIFY_EXAMPLES)(pipeline_commands.verify)
+app.add_typer(pipeline_commands.projector)
 app.add_typer(sync_commands.sync_app)
 
 

@@ -16,6 +16,7 @@ import cody
 MODULES: Mapping[str, str] = {
     "serve": "server",
     "worker": "harness.host",
+    "projector": "cody.pipeline.projector",
     "init": "harness.scaffold",
     "prompt": "harness.prompt",
     "doctor": "harness.doctor",

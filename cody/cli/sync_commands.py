@@ -56,6 +56,9 @@ def push(
         str | None, typer.Option("--as", metavar="ID", help="The conversation that it is the record of there.")
     ] = None,
     wait: Annotated[bool, typer.Option(help="Wait until it is verified there.")] = True,
+    patience_s: Annotated[
+        float, typer.Option("--patience", min=0, metavar="SEC", help="How long to wait for a server that is away.")
+    ] = 120.0,
     as_json: AsJson = False,
 ) -> None:
     """Send a run that has ended, a thread, or a session file; go on where an earlier push broke off."""
@@ -63,7 +66,8 @@ def push(
 
     from cody.cli.syncing import Target, push_what
 
-    finish(push_what(settings, Target(to, token_file), what, conversation=conversation, wait=wait, json=as_json))
+    target = Target(to, token_file, patience_s)
+    finish(push_what(settings, target, what, conversation=conversation, wait=wait, json=as_json))
 
 
 @sync_app.command()

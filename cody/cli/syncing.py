@@ -56,6 +56,8 @@ class Target:
 
     url: str
     token_file: Path | None
+    patience_s: float = 5.0
+    """How long a server that does not answer is waited for."""
 
     def token(self, settings: Settings) -> str | None:
         """Raises ConfigurationError for a file that can't be read, and for a token that would go over the network in
@@ -80,7 +82,8 @@ class Target:
 @asynccontextmanager
 async def _adapter(settings: Settings, target: Target, bar: Bar | None = None) -> AsyncIterator[HttpAdapter]:
     """The other side; its refusals as errors of a command."""
-    async with HttpAdapter(target.url, token=target.token(settings), on_lost=bar.lost if bar else None) as adapter:
+    token, on_lost = target.token(settings), bar.lost if bar else None
+    async with HttpAdapter(target.url, token=token, give_up_after_s=target.patience_s, on_lost=on_lost) as adapter:
         try:
             yield adapter
         except AccessDenied as error:

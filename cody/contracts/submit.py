@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, model_validator
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from cody.contracts.responses import Response
 from cody.contracts.wire import Int, Wire
@@ -32,8 +32,18 @@ class ToolOutput(Wire):
     success: bool = True
 
 
+def _asks_something(schema: dict[str, Any]) -> None:
+    """What the validator of SubmitRequest checks, as JSON Schema."""
+    of_a_thread = {"properties": {"threadId": {"type": "string"}}, "required": ["threadId"]}
+    outputs = {"properties": {"toolOutputs": {"minItems": 1}}, "required": ["toolOutputs"]}
+    schema["anyOf"] = [{"properties": {"prompt": {"type": "string"}}, "required": ["prompt"]}, outputs]
+    schema["if"], schema["then"] = outputs, of_a_thread
+
+
 class SubmitRequest(Wire):
     """Body of `POST /api/v2/submit`. A prompt, or the outputs of tools that an earlier turn of the thread asked for."""
+
+    model_config = ConfigDict(json_schema_extra=_asks_something)
 
     prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)] | None = None
     model: Name

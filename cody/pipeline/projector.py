@@ -18,6 +18,7 @@ from cody.errors import CodyError, ConfigurationError
 from cody.logs import configure_logs, log_level
 from cody.pipeline.projection import Projection
 from cody.pipeline.publisher import Reaper
+from cody.pipeline.tracing import tracing
 from cody.redaction import Redactor
 from cody.settings import Settings, load_settings, process_secrets
 from cody.store.clients import connect
@@ -65,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = _settings(argv)
         configure_logs(log_level(), redactor=Redactor(process_secrets(settings)))
         assert settings.redis_url is not None
-        asyncio.run(project(settings, settings.redis_url))
+        with tracing("cody-projector"):
+            asyncio.run(project(settings, settings.redis_url))
     except CodyError as error:
         print(f"cody projector: {error.message}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1

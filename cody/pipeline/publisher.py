@@ -29,6 +29,7 @@ from cody.errors import InvalidRequest, StoreUnavailable
 from cody.pipeline.problems import problem
 from cody.pipeline.stamping import Stamper
 from cody.pipeline.trace_context import Trace, trace_of
+from cody.pipeline.tracing import event_trace
 from cody.redaction import Redactor
 from cody.store import keys
 from cody.store.response_events import Ending, Published, ResponseEvents
@@ -188,7 +189,7 @@ class Publisher:
         """A new Response; its response_start is said. Raises InvalidRequest for an id that no key can hold."""
         if not keys.is_run_id(opening.response_id):
             raise InvalidRequest(f"{opening.response_id[:80]!r} can't be the id of a response", details={"field": "id"})
-        publication = Publication(self, opening, trace or trace_of(), redactor or self._redactor)
+        publication = Publication(self, opening, trace or event_trace(), redactor or self._redactor)
         self._open[opening.response_id] = publication
         publication.say(opening)
         return publication

@@ -9,6 +9,7 @@ is parked with the reason, and the projection goes on behind it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -20,13 +21,21 @@ from dataclasses import dataclass
 from structlog import get_logger
 
 from cody.contracts.responses import FunctionCall, FunctionCallOutput, Message, Response
-from cody.contracts.stream_events import MalformedEvent, ResponseError, StreamEvent, read_stream_event, stream_event
+from cody.contracts.stream_events import (
+    MalformedEvent,
+    ResponseError,
+    StreamEvent,
+    TraceContext,
+    read_stream_event,
+    stream_event,
+)
 from cody.errors import StoreUnavailable
 from cody.pipeline.archive import Archive, ArchiveRefused, ArchiveUnavailable, Document, ResponseRow
 from cody.pipeline.problems import problem
 from cody.pipeline.reducer import fold, reduce
 from cody.pipeline.response_state import ReducerState
 from cody.pipeline.trace_context import trace_of
+from cody.pipeline.tracing import is_tracing, span
 from cody.store.events import id_tuple
 from cody.store.response_events import Entry, Letter, NothingThere, ResponseEvents, TakenByOther
 from cody.store.response_news import ResponseLag, ResponseNews, ResponseNewsReader
@@ -165,7 +174,9 @@ class ResponseProjector:
         step = apply(response_id, known.state, new)
         if new and step.state is not None:
             try:
-                if not await self._put(step.state, known.cursor, new[-1].id):
+                with span("response.project", trace_of_entries(new), kind="consumer", response_id=response_id):
+                    written = await self._put(step.state, known.cursor, new[-1].id)
+                if not written:
                     # Another projector moved the cursor: whoever owns the response now looks again.
                     self._states.pop(response_id, None)
                     return False
@@ -275,6 +286,14 @@ def apply(response_id: str, state: ReducerState | None, entries: Sequence[Entry]
     folded = fold(state, events)
     letters += [Letter(entry_of[id(one.event)], one.error.code, one.error.message) for one in folded.refused]
     return _Step(folded.state, letters)
+
+
+def trace_of_entries(entries: Sequence[Entry]) -> TraceContext | None:
+    """The trace that these events were published in; not looked for where no traces are recorded."""
+    for entry in reversed(entries if is_tracing() else ()):
+        with contextlib.suppress(MalformedEvent):
+            return read_stream_event(entry.event).trace_context
+    return None
 
 
 def row_of(state: ReducerState, cursor: str) -> ResponseRow:

@@ -20,7 +20,7 @@ from cody.pipeline.problems import INTERNAL_ERROR, problem
 from cody.pipeline.providers.driving import Provider
 from cody.pipeline.providers.registry import PROVIDER_IDS, open_provider
 from cody.pipeline.publisher import Publication, Publisher, now_ms
-from cody.pipeline.trace_context import trace_of
+from cody.pipeline.tracing import event_trace, span
 from cody.settings import Settings
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Submissions:
             provider_id=request.provider_id,
             created_at=now_ms(),
         )
-        publication = self._publisher.begin(opening, trace=trace_of(traceparent))
+        publication = self._publisher.begin(opening, trace=event_trace(traceparent))
         said = _said(request, opening)
         publication.say(*(payload for item in said for payload in whole_item(item)))
         await _begun(publication)
@@ -119,12 +119,15 @@ class Submissions:
             earlier = await self._history(opening)
             asked = _model_request(request, opening, [*earlier, *_outputs(said)])
             provider = await self._provider(opening.provider_id, key)
-            async with aclosing(provider.stream(asked)) as payloads:
-                async for payload in payloads:
-                    if not isinstance(payload, ResponseStart):
-                        publication.say(payload)
-                    await publication.room()
-            await publication.written()
+            with span(
+                "model.answer", provider=opening.provider_id, model=opening.model_id, response_id=opening.response_id
+            ):
+                async with aclosing(provider.stream(asked)) as payloads:
+                    async for payload in payloads:
+                        if not isinstance(payload, ResponseStart):
+                            publication.say(payload)
+                        await publication.room()
+                await publication.written()
         except CodyError as error:
             _fail(publication, error.code, error.message, retryable=isinstance(error, StoreUnavailable))
         except Exception as error:

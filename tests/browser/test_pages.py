@@ -166,13 +166,18 @@ async def test_the_list_is_live_and_filtered_by_status(page: Page, launched: Lau
 
 
 async def test_health_says_what_works_and_who_is_signed_out_is_told(
-    page: Page, context: BrowserContext, launched: Launch
+    page: Page, context: BrowserContext, launched: Launch, repository: Repository
 ) -> None:
-    server = launched()
+    server = launched(CODY_CONCURRENCY="1")
     await sign_in(page, server)
+    run_id = repository.start(server, FOREVER, gracePeriodSec=1)
+    await page.locator(".runs-rows .status-running").wait_for()
+    repository.start(server, FOREVER, gracePeriodSec=1)
     await page.get_by_role("link", name="Health").click()
     await expect(page.locator(".check-ok")).not_to_have_count(0)
     await expect(page.locator(".notice").first).to_contain_text("uns can be started")
+    await expect(page.get_by_role("table").get_by_role("link")).to_have_text(run_id[:8])
+    await expect(page.locator(".waiting")).to_have_text("1 run waits for a host that has room.")
     await shot(page, "health")
     await context.clear_cookies()
     await expect(page.get_by_role("alert")).to_contain_text("cody dashboard")

@@ -24,7 +24,7 @@ from server.limits import Limits, TooManyRequests
 from server.listening import bound_socket
 from server.streams import OpenStreams
 from tests.security.asking import START
-from tests.server.cody_server import DEADLINE_S, CodyServer
+from tests.server.cody_server import DEADLINE_S, CodyServer, OwnedRun
 
 Eventually = Callable[..., Awaitable[None]]
 
@@ -139,8 +139,6 @@ async def test_a_stream_and_a_long_answer_outlast_the_deadline(
     valkey_url: str, redis: Redis, tmp_path: Path, eventually: Eventually
 ) -> None:
     """Only the asking is bounded."""
-    from tests.server.cody_server import OwnedRun
-
     run = await OwnedRun.create(redis)
     async with hasty_server(valkey_url, tmp_path / "s") as (port, token):
         headers = {"Authorization": f"Bearer {token}"}

@@ -22,6 +22,7 @@ from cody.sync.contracts import JobSnapshot
 from cody.sync.errors import SyncError
 from cody.sync.wire import MAX_CHUNK_BYTES
 from cody.sync.worker import Bench
+from tests.conftest import Wait
 from tests.pipeline.postgres_server import PostgresServer
 from tests.proxy import Proxy
 from tests.sync.serving import Serving, served
@@ -177,18 +178,21 @@ async def server_process(database: str, state_dir: Path, port: int) -> tuple[asy
     raise AssertionError("the server did not start")
 
 
-async def test_a_database_that_is_away_is_waited_for(own_postgres: PostgresServer, tmp_path: Path) -> None:
+async def test_a_database_that_is_away_is_waited_for(
+    own_postgres: PostgresServer, tmp_path: Path, eventually: Wait
+) -> None:
     lost: list[str | None] = []
-    async with SqlAdapter(own_postgres.url) as engine, served(engine, tmp_path) as serving:
-        async with HttpAdapter(serving.url, token=serving.token, on_lost=lost.append) as adapter:
-            source = await adapter.start("away")
-            await own_postgres.stop()
-            appending = asyncio.create_task(adapter.append(source.source_id, 0, b"x", 1, 1))
-            async with asyncio.timeout(DEADLINE_S):
-                while not lost:
-                    await asyncio.sleep(0.01)
-            await own_postgres.start()
-            assert await asyncio.wait_for(appending, DEADLINE_S)
+    async with (
+        SqlAdapter(own_postgres.url) as engine,
+        served(engine, tmp_path) as serving,
+        HttpAdapter(serving.url, token=serving.token, on_lost=lost.append) as adapter,
+    ):
+        source = await adapter.start("away")
+        await own_postgres.stop()
+        appending = asyncio.create_task(adapter.append(source.source_id, 0, b"x", 1, 1))
+        await eventually(lambda: lost, "the client notices")
+        await own_postgres.start()
+        assert await asyncio.wait_for(appending, DEADLINE_S)
 
 
 async def test_who_may_only_read_sends_nothing(serving: Serving, adapter: HttpAdapter) -> None:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import os
 import signal
 import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from cody.pipeline.push import IN_FLIGHT
 from cody.sync.adapters.http import HttpAdapter
 from cody.sync.wire import MAX_CHUNK_BYTES
 from tests.sync.syncing_cody import Laptop, Team, team_server
@@ -83,7 +84,7 @@ async def test_a_push_that_was_killed_goes_on_behind_the_last_acknowledged_chunk
     until(lambda: acknowledged(laptop) >= 8, "eight chunks are acknowledged")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    kept, sent_before = acknowledged(laptop), team.appended()
+    kept = acknowledged(laptop)
     assert kept >= 8
     [journal] = laptop.journals()
     assert journal["conversation_id"] == "long"
@@ -92,7 +93,8 @@ async def test_a_push_that_was_killed_goes_on_behind_the_last_acknowledged_chunk
     job = laptop.json("push", str(tmp_path / "long.jsonl"), "--as", "long")
     assert job["state"] == "succeeded"
     assert job["totalChunks"] > kept + 8, "it was all but through when it was killed: the test shows nothing"
-    assert team.appended() - sent_before == job["totalChunks"] - kept
+    again = team.appended() - job["totalChunks"]
+    assert 0 <= again <= IN_FLIGHT, "more was sent twice than what was on its way"
     assert team.started() == 1
     assert await arrived(team, "long") == content
 
@@ -126,8 +128,17 @@ async def test_a_server_that_forgot_everything_gets_it_all(tmp_path: Path, lapto
 
 def test_a_server_that_is_away_ends_the_command_and_keeps_its_place(tmp_path: Path, laptop: Laptop) -> None:
     lines_file(tmp_path / "away.jsonl", MEGABYTE)
-    told = laptop("push", str(tmp_path / "away.jsonl"), "--as", "away", to="http://127.0.0.1:9", code=69)
-    assert "give the same command again" in told
+    push = ("push", str(tmp_path / "away.jsonl"), "--as", "away", "--patience", "0.5")
+    assert "give the same command again" in laptop(*push, to="http://127.0.0.1:9", code=69)
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process has had; not the rusage of its end, which begins with that of this process."""
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 async def test_a_gigantic_file_takes_little_memory(tmp_path: Path, team: Team, laptop: Laptop) -> None:
@@ -138,10 +149,15 @@ async def test_a_gigantic_file_takes_little_memory(tmp_path: Path, team: Team, l
             file.write(b'{"line": %d}\n' % place)
         file.truncate(size)
     process = laptop.start("push", str(path), "--as", "sparse", "--no-wait")
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    peaks = [0]
+
+    def has_ended() -> bool:
+        peaks.append(peak_bytes(process.pid))
+        return process.poll() is not None
+
+    until(has_ended, "the file is sent")
     assert process.returncode == 0
-    assert used.ru_maxrss * 1024 < 100 * MEGABYTE, f"{used.ru_maxrss // 1024} MB"
+    assert 0 < max(peaks) < 100 * MEGABYTE, f"{max(peaks) // MEGABYTE} MB"
     async with HttpAdapter(team.url, token=team.token) as adapter:
         [job] = await adapter.list("sparse")
         assert (await adapter.wait_for_terminal(job.job_id, 2 * DEADLINE_S)).last_cursor == size

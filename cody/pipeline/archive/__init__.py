@@ -42,6 +42,7 @@ from cody.pipeline.archive.projection import (
 from cody.pipeline.archive.responses import ResponseRow
 from cody.pipeline.archive.tables import SCHEMA, VERSION_TABLE
 from cody.pipeline.search_text import Document, SearchHit, SearchPage
+from cody.pipeline.tracing import span
 from cody.store.events import Frame
 
 __all__ = [
@@ -122,7 +123,7 @@ class Archive:
     @asynccontextmanager
     async def _writing(self, doing: str) -> AsyncIterator[AsyncConnection]:
         await self.open()
-        with sql_calls(doing):
+        with span("sql.write", kind="client", db_system_name=self._url.get_backend_name()), sql_calls(doing):
             async with self._writer.begin() as connection:
                 yield connection
 
@@ -209,6 +210,11 @@ class Archive:
         """
         async with self._writing(f"archive response {row.response_id}") as connection:
             return await responses.put(connection, row, after_event_id=after_event_id, documents=documents)
+
+    async def remove_response(self, response_id: str) -> None:
+        """Take a Response out, with what is searched of it; repeating it is free."""
+        async with self._writing(f"remove response {response_id}") as connection:
+            await responses.remove(connection, response_id)
 
     async def response(self, response_id: str) -> ResponseRow | None:
         async with self._reading(f"read response {response_id}") as connection:

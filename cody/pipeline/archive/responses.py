@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cody.pipeline.archive.search import add_documents, remove_documents_of_response
@@ -50,6 +50,12 @@ async def put(
         await remove_documents_of_response(connection, row.response_id)
         await add_documents(connection, documents)
     return written
+
+
+async def remove(connection: AsyncConnection, response_id: str) -> None:
+    """See Archive.remove_response."""
+    await remove_documents_of_response(connection, response_id)
+    await connection.execute(delete(RESPONSES).where(RESPONSES.c.response_id == plain(response_id)))
 
 
 async def get(connection: AsyncConnection, response_id: str) -> ResponseRow | None:

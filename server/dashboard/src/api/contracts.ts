@@ -124,6 +124,7 @@ export interface WorkerHealth {
 
 export interface Health {
   workers?: WorkerHealth[]
+  queued?: number
   redis?: unknown
   archive?: unknown
 }

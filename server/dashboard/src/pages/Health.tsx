@@ -5,7 +5,7 @@ import type { Health as HealthAnswer, Readiness, WorkerHealth } from '../api/con
 import { readHealth, readReadiness } from '../api/runs'
 import { connection } from '../model/connection'
 import { poll } from '../model/polling'
-import { duration } from '../text/format'
+import { duration, plural } from '../text/format'
 import { Notice } from '../ui/bits'
 
 const REFRESH_MS = 3_000
@@ -46,6 +46,11 @@ export function Health() {
       <section aria-labelledby="workers">
         <h2 id="workers">Workers</h2>
         <Workers health={health} />
+        {health?.queued ? (
+          <p class="waiting">
+            <a href="/?status=queued">{plural(health.queued, 'run')}</a> {health.queued === 1 ? 'waits' : 'wait'} for a host that has room.
+          </p>
+        ) : null}
       </section>
     </div>
   )
@@ -94,7 +99,7 @@ function Workers({ health }: { health: HealthAnswer | null | undefined }) {
   const workers = health.workers ?? []
   if (workers.length === 0) return <p class="dim">No worker has a run now.</p>
   return (
-    <div class="scroll-x" tabIndex={0} role="region" aria-label="Workers">
+    <div class="scroll-x" tabIndex={0} role="group" aria-label="Workers as a table">
       <table class="data">
         <thead>
           <tr>

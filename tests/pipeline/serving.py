@@ -1,0 +1,121 @@
+"""A real server process whose providers play on loopback, seen by a client and by its archive."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from cody.contracts.responses import Message, Response
+from cody.contracts.submit import SubmitAnswer
+from cody.pipeline.archive import Archive
+from cody.pipeline.hydrator import Hydrator, hydrate
+from tests.pipeline.wire_server import WireServer
+from tests.server.cody_server import CodyServer, launch
+
+DEADLINE_S = 30
+MODELS = {"openai": "gpt-5.5", "anthropic": "claude-opus-5"}
+
+
+@dataclass
+class Served:
+    """One server. `openai` and `anthropic` are what its providers play."""
+
+    folder: Path
+    server: CodyServer
+    archive: Archive
+    http: httpx2.AsyncClient
+    environment: dict[str, str]
+
+    async def submit(self, provider_id: str = "openai", prompt: str | None = "Hello", **fields: Any) -> SubmitAnswer:
+        body = {"prompt": prompt, "model": MODELS[provider_id], "providerId": provider_id, **fields}
+        answer = await self.http.post("/api/v2/submit", json=body)
+        assert answer.status_code == 202, answer.text
+        return SubmitAnswer.model_validate_json(answer.content)
+
+    async def answered(self, provider_id: str = "openai", prompt: str | None = "Hello", **fields: Any) -> Response:
+        """Submit, and the answer when it has ended: what a client made of the stream is what the row says."""
+        told = await self.submit(provider_id, prompt, **fields)
+        return await self.ended(told.run_id)
+
+    async def ended(self, response_id: str) -> Response:
+        hydrator = Hydrator()
+        async with asyncio.timeout(DEADLINE_S):
+            hydrated = await hydrate(self.http, response_id, hydrator=hydrator)
+            persisted = await self.persisted(response_id)
+        assert hydrated == persisted
+        assert hydrator.refused == []
+        assert await self.read(response_id) == persisted
+        return persisted
+
+    async def persisted(self, response_id: str) -> Response:
+        """The row when it is terminal."""
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                row = await self.archive.response(response_id)
+                if row is not None and row.status in {"complete", "error", "aborted"}:
+                    return Response.model_validate_json(row.response)
+                await asyncio.sleep(0.02)
+
+    async def read(self, response_id: str) -> Response:
+        answer = await self.http.get(f"/api/v2/responses/{response_id}")
+        assert answer.status_code == 200, answer.text
+        return Response.model_validate_json(answer.content)
+
+    async def restart(self) -> None:
+        """Another server on the same state, once the one before is gone."""
+        await self.http.aclose()
+        await asyncio.to_thread(self.server.discard)
+        self.server = await asyncio.to_thread(launch, self.folder, **self.environment)
+        assert self.server.url, self.server.stderr
+        self.http = client(self.server)
+
+
+def client(server: CodyServer) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(base_url=server.url, headers=server.auth, timeout=DEADLINE_S)
+
+
+@asynccontextmanager
+async def served(
+    database_url: str | None = None,
+    *,
+    openai: WireServer | None = None,
+    anthropic: WireServer | None = None,
+    **environment: str,
+) -> AsyncIterator[Served]:
+    """A server, ready; it ends with the block, and without being killed."""
+    wanted = {
+        "OPENAI_API_KEY": "sk-openai-not-real",
+        "ANTHROPIC_API_KEY": "sk-ant-not-real",
+        "OPENAI_BASE_URL": openai.url if openai else "http://127.0.0.1:9",
+        "ANTHROPIC_BASE_URL": anthropic.url if anthropic else "http://127.0.0.1:9",
+        "DATABASE_URL": database_url or "",
+        **environment,
+    }
+    with tempfile.TemporaryDirectory(prefix="cody-v2-") as made:
+        folder = Path(made)
+        server = await asyncio.to_thread(launch, folder, **wanted)
+        archive = Archive(database_url, server.state_dir)
+        one = Served(folder, server, archive, client(server), wanted)
+        try:
+            assert server.url, server.stderr
+            yield one
+        finally:
+            await one.http.aclose()
+            await archive.aclose()
+            await asyncio.to_thread(one.server.discard)
+
+
+def kinds(response: Response) -> list[str]:
+    """The items by type, those of the user marked."""
+    return [item.type if item.origin != "user" else f"{item.type} of user" for item in response.output_items]
+
+
+def texts(response: Response, where: Callable[[Message], bool] = lambda item: item.origin == "agent") -> list[str]:
+    return [item.content for item in response.output_items if isinstance(item, Message) and where(item)]
