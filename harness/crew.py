@@ -19,6 +19,7 @@ from structlog import get_logger
 from cody.contracts.run import RunConfig
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError, StoreUnavailable
+from cody.pipeline.publisher import Publisher
 from cody.redaction import Redactor
 from cody.sealing import Sealer, key_of
 from cody.settings import Settings, process_secrets
@@ -47,7 +48,7 @@ TASK_RESTART_S = 1.0
 class Crew:
     """One worker a run. A run that another process owns is left alone. Made by `open`."""
 
-    def __init__(self, url: str, redis: Redis, settings: Settings) -> None:
+    def __init__(self, url: str, redis: Redis, settings: Settings, publisher: Publisher | None = None) -> None:
         self.worker_id = str(uuid.uuid4())
         self.workers: dict[str, RunWorker] = {}
         self._url = url
@@ -74,14 +75,17 @@ class Crew:
             sealer=self.sealer,
             secrets=process_secrets(settings),
             workers=self.workers,
+            publisher=publisher,
         )
         self._leaving = False
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, url: str, redis: Redis, settings: Settings) -> AsyncIterator[Crew]:
+    async def open(
+        cls, url: str, redis: Redis, settings: Settings, publisher: Publisher | None = None
+    ) -> AsyncIterator[Crew]:
         """A crew at work; it is dismissed at the end if it was not before."""
-        crew = cls(url, redis, settings)
+        crew = cls(url, redis, settings, publisher)
         ttl_s = settings.lock_ttl_ms / 1000
         async with Dispatcher.open(
             url, worker_id=crew.worker_id, concurrency=settings.concurrency, redelivery_s=ttl_s, execute=crew._execute

@@ -16,6 +16,7 @@ from cody.contracts.run import TERMINAL, AgentName, RunConfig, RunError, RunStat
 from cody.contracts.run_events import RunCancelled, RunFailed, RunRecovered, TurnInterrupted
 from cody.contracts.wire import epoch_ms, utc_text
 from cody.errors import CodyError, Fenced, NotFound, SequenceGap, StoreUnavailable
+from cody.pipeline.publisher import Publisher
 from cody.redaction import Redactor, Secret, secrets_of
 from cody.sealing import Sealer
 from cody.settings import Settings
@@ -54,6 +55,8 @@ class Shared:
     secrets: Sequence[Secret]
     """Of this process; each run adds those of its own config.env."""
     workers: dict[str, RunWorker]
+    publisher: Publisher | None = None
+    """Turns are published as Responses, too."""
 
     def redactor(self, config: RunConfig) -> Redactor:
         """For what a run with this config (its env opened) says and writes."""
@@ -119,6 +122,7 @@ class Ownership:
                 turn_dir=lambda turn: shared.turn_dir(self._run_id, turn),
                 redactor=redactor,
                 kept=fields,
+                publisher=shared.publisher,
             )
             if state.broken_starts > RESTART_BUDGET and state.status == "running":
                 await self._fail(journal, fields, restarts_exhausted(state.broken_starts, "worker_lost"))

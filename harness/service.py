@@ -326,7 +326,10 @@ async def _parts(settings: Settings, server: StoreServer) -> AsyncIterator[_Open
     tails = TailHub(server.url, redis)
     tailing = asyncio.create_task(tails.run(), name="tails")
     try:
-        async with Pipeline.open(settings, server.url) as pipeline, Crew.open(server.url, redis, settings) as crew:
+        async with (
+            Pipeline.open(settings, server.url) as pipeline,
+            Crew.open(server.url, redis, settings, pipeline.publisher) as crew,
+        ):
             yield _Open(redis, server.facts, crew, tails, pipeline)
     finally:
         tailing.cancel()

@@ -23,6 +23,7 @@ from cody.contracts.run_events import (
 )
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError
+from cody.pipeline.publisher import Publisher
 from cody.redaction import Redactor
 from cody.settings import agent_environment
 from cody.store import meta
@@ -47,6 +48,7 @@ from harness.tally import Tally
 from harness.turn_limits import LimitReached, TurnLimits
 from harness.turn_log import TurnLog
 from harness.turn_output import TurnOutput
+from harness.turn_response import TurnFacts, TurnResponse
 from harness.turn_watch import TurnWatch
 from harness.verdict import Completion
 
@@ -85,6 +87,7 @@ class TurnMaker:
     log_watch: LogWatch
     thread_id: str | None
     thread_usage: TokenUsage | None
+    publisher: Publisher | None
 
     @classmethod
     async def prepare(
@@ -101,6 +104,7 @@ class TurnMaker:
         turn_dir: Callable[[int], Path],
         redactor: Redactor,
         kept: Mapping[str, str],
+        publisher: Publisher | None,
     ) -> TurnMaker:
         """Ready to make turns. At a run's first start a stale stop file is moved aside and the log's state is kept.
 
@@ -130,6 +134,7 @@ class TurnMaker:
             log_watch=LogWatch(epic.codys_log, config.completion, baseline),
             thread_id=kept.get("threadId"),
             thread_usage=TokenUsage.model_validate_json(usage) if usage else None,
+            publisher=publisher,
         )
 
     def make(self, number: int, before: RunStats) -> Turn:
@@ -183,6 +188,20 @@ class Turn:
             response_id=str(uuid.uuid4()),
             thread_id=maker.thread_id,
         )
+        resumes = maker.config.session == "resume"
+        self._response = TurnResponse(
+            maker.publisher,
+            TurnFacts(
+                run_id=maker.run_id,
+                turn=number,
+                response_id=self._record.response_id,
+                agent=maker.agent.name,
+                model=maker.config.model,
+                thread_id=maker.thread_id if resumes else None,
+                thread_usage=maker.thread_usage if resumes else None,
+            ),
+            maker.redactor,
+        )
 
     def interrupt(self, reason: InterruptReason) -> None:
         """End the agent now, by signal, the whole tree; `run` then returns. Never blocks."""
@@ -225,7 +244,12 @@ class Turn:
         await self._watch.start()
         maker = self._maker
         output = TurnOutput(
-            reader, TurnLog(request.prompt.with_name("output.log")), self.emit, self._limits.active, maker.redactor
+            reader,
+            TurnLog(request.prompt.with_name("output.log")),
+            self.emit,
+            self._limits.active,
+            maker.redactor,
+            lambda line: self._response.line(line, reader.thread_id),
         )
         try:
             if self._interrupted is not None:
@@ -341,6 +365,7 @@ class Turn:
             status = "completed"
             self.emit(TurnCompleted(token_usage=outcome.usage, duration_ms=duration_ms, exit_code=exit_code))
         self._finish_record(status, exit_code, outcome, duration_ms)
+        self._response.end(outcome, interrupted)
         stats = self._tally.on_top_of(self._before, ended=interrupted is None)
         self._journal.set({**meta.stats_fields(stats), "pid": ""})
         log.info("turn.ended", run_id=self._maker.run_id, turn=self.number, status=status, duration_ms=duration_ms)

@@ -12,12 +12,23 @@ from harness.output import LineSplitter, OutputThrottle
 from harness.turn_log import TurnLog
 
 Emit = Callable[[Body], None]
+OnLine = Callable[[bytes], None]
+"""Hears each whole line of stdout, without secrets, after the agent's reader has read it."""
 
 
 class StreamPath:
     """One of the two streams. `feed` is called with each chunk; everything happens in it, in order."""
 
-    def __init__(self, stream: Stream, reader: TurnReader, log: TurnLog, emit: Emit, redactor: Redactor) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        reader: TurnReader,
+        log: TurnLog,
+        emit: Emit,
+        redactor: Redactor,
+        on_line: OnLine | None = None,
+    ) -> None:
+        self._on_line = on_line
         self._stream: Stream = stream
         self._redactor = redactor.stream()
         self._read: Callable[..., Reading] = reader.stdout_line if stream == "stdout" else reader.stderr_line
@@ -61,6 +72,8 @@ class StreamPath:
         reading = self._read(data, truncated=truncated)
         for body in reading.events:
             self._emit(body)
+        if self._on_line is not None and not truncated:
+            self._on_line(data)
         if reading.is_output:
             for body in self._throttle.add(data, self._log.offset_of(self._stream, offset), now):
                 self._emit(body)
@@ -90,12 +103,18 @@ class TurnOutput:
     """Both streams of one turn and their log."""
 
     def __init__(
-        self, reader: TurnReader, log: TurnLog, emit: Emit, on_activity: Callable[[], None], redactor: Redactor
+        self,
+        reader: TurnReader,
+        log: TurnLog,
+        emit: Emit,
+        on_activity: Callable[[], None],
+        redactor: Redactor,
+        on_line: OnLine | None = None,
     ) -> None:
         self._log = log
         self._emit = emit
         self._on_activity = on_activity
-        self._out = StreamPath("stdout", reader, log, emit, redactor)
+        self._out = StreamPath("stdout", reader, log, emit, redactor, on_line)
         self._err = StreamPath("stderr", reader, log, emit, redactor)
         self._told_full = False
 

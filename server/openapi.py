@@ -161,7 +161,8 @@ def _answer(answer: Answer, models: Models, by_id: Mapping[str, Endpoint]) -> di
     if answer.model is not None:
         made["content"] = {JSON: {"schema": models[answer.model, "serialization"]}}
     elif answer.media_type is not None:
-        made["content"] = {answer.media_type: {"schema": OF_TYPE.get(answer.media_type, {"type": "string"})}}
+        types = (answer.media_type, *answer.or_types)
+        made["content"] = {one: {"schema": OF_TYPE.get(one, {"type": "string"})} for one in types}
     if answer.headers:
         made["headers"] = {
             name: {"description": said, "required": True, "schema": {"type": "string"}}

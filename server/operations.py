@@ -35,6 +35,8 @@ class Answer:
     """As JSON."""
     media_type: str | None = None
     """Of what has no model; None there = there is no body."""
+    or_types: tuple[str, ...] = ()
+    """Other types that it may have instead."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Names and descriptions."""
     links: tuple[str, ...] = ()

@@ -36,7 +36,7 @@ _FORMAT = Parameter(
     {"type": "string", "enum": ["jsonl", "md"], "default": "jsonl"},
     "`jsonl` for programs, `md` (Markdown) for people.",
 )
-_FILE = Answer("The file, streamed: application/jsonl, or text/markdown.", media_type="application/jsonl")
+_FILE = Answer("The file, streamed.", media_type="application/jsonl", or_types=("text/markdown",))
 SEARCH = Operation(
     "search",
     "Messages, commands, outputs and log tails with all words and quoted phrases of the query, newest first.",

@@ -1,0 +1,187 @@
+"""submit, search, export, verify and projector: the real commands against a real server and a provider's wire."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from cody.pipeline.verify import verify_pipeline
+from cody.settings import load_settings
+from cody.store import dead_letters, keys
+from tests.cli.command_line import CommandLine, read_until
+from tests.conftest import Wait
+from tests.pipeline.collector import collecting
+from tests.pipeline.wire_server import WireServer, http_error, sse
+from tests.server.cody_server import launch
+
+SUBMIT = ("submit", "--provider", "openai", "--model", "gpt-5.5")
+
+
+@pytest.fixture
+async def wire() -> AsyncIterator[WireServer]:
+    async with WireServer(sse("openai", "message"), sse("openai", "second_turn"), http_error("openai", "401")) as one:
+        yield one
+
+
+@pytest.fixture
+async def asking(wire: WireServer, tmp_path: Path, repo: Path) -> AsyncIterator[CommandLine]:
+    """`cody` with a server whose OpenAI is the wire."""
+    variables = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": wire.url}
+    server = await asyncio.to_thread(launch, tmp_path, **variables)
+    try:
+        assert server.url, server.stderr
+        yield CommandLine(server.state_dir, repo)
+    finally:
+        await asyncio.to_thread(server.discard)
+
+
+async def test_an_answer_is_printed_searched_exported_and_gone_on_with(
+    asking: CommandLine, wire: WireServer, tmp_path: Path, eventually: Wait
+) -> None:
+    async def run(*arguments: str, code: int = 0) -> Any:
+        return await asyncio.to_thread(asking, *arguments, code=code)
+
+    done = await run(*SUBMIT, "Say hello", "--thread", "t1")
+    assert done.stdout.startswith("Hello")
+    assert done.stdout.endswith("\n")
+    assert "thread t1" in done.stderr
+    assert "tokens in" in done.stderr
+
+    response = json.loads((await run(*SUBMIT, "And again", "--thread", "t1", "--json")).stdout)
+    assert (response["status"], response["thread_id"]) == ("complete", "t1")
+    assert "Say hello" in json.dumps(wire.requests[1].body["input"])
+
+    async def both_are_archived() -> bool:
+        lines = (await run("export", "thread:t1")).stdout.splitlines()
+        return [json.loads(line).get("response", {}).get("status") for line in lines] == [None, "complete", "complete"]
+
+    await eventually(both_are_archived)
+    found = json.loads((await run("search", "hello", "--json")).stdout)
+    assert found["hits"]
+    assert "message" in (await run("search", "hello")).stdout
+    target = tmp_path / "thread.md"
+    await run("export", "thread:t1", "--format", "md", "-o", str(target))
+    assert target.read_text().startswith("# Thread t1\n")
+    assert [path.name for path in tmp_path.glob(".thread.md*")] == []
+
+    failed = await run(*SUBMIT, "Once more", code=3)
+    assert "error:" in failed.stderr
+
+
+async def test_what_is_not_there(asking: CommandLine, tmp_path: Path) -> None:
+    missing = await asyncio.to_thread(asking, "export", "thread:nothing", "-o", str(tmp_path / "x"), code=1)
+    assert "no thread nothing" in missing.stderr
+    assert not (tmp_path / "x").exists()
+    assert "nothing found" in (await asyncio.to_thread(asking, "search", "zzzz")).stderr
+
+
+async def test_ctrl_c_aborts_the_answer(tmp_path: Path, repo: Path) -> None:
+    silent = sse("openai", "message").broken("silence", after=b"response.output_text.delta")
+    async with WireServer(silent) as wire:
+        variables = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": wire.url}
+        server = await asyncio.to_thread(launch, tmp_path, **variables)
+        try:
+            command = CommandLine(server.state_dir, repo)
+            process = await asyncio.to_thread(command.start, *SUBMIT, "Say hello")
+            assert process.stdout is not None
+            assert await asyncio.to_thread(process.stdout.read, 5) == "Hello"
+            process.send_signal(signal.SIGINT)
+            _, errors = await asyncio.to_thread(process.communicate, None, 30)
+            assert (process.returncode, "aborted" in errors) == (4, True)
+            response_id = errors.split()[1]
+            with server.client() as http:
+                stream = await asyncio.to_thread(http.get, f"/api/v2/stream/{response_id}")
+            assert "turn_aborted_by_user" in stream.text
+        finally:
+            await asyncio.to_thread(server.discard)
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_verify_replays_where_there_is_no_key(alone: CommandLine, provider: str) -> None:
+    keyless = {"OPENAI_API_KEY": "", "ANTHROPIC_API_KEY": "", "REDIS_URL": "", "DATABASE_URL": ""}
+    done = alone("verify", "--provider", provider, "--json", **keyless)
+    told = json.loads(done.stdout)
+    assert (told["status"], told["replayed"], told["redis"]) == ("complete", True, "a server of its own")
+    assert (told["events"][0], told["events"][-1]) == ("response_start", "response_done")
+    assert "item_delta" in told["events"]
+    assert len(told["traceId"]) == 32
+    shown = alone("verify", "--provider", provider, **keyless)
+    assert "a recorded answer was played" in shown.stderr
+    assert "status    complete" in shown.stdout
+
+
+async def test_verify_leaves_nothing_behind(redis: Redis, valkey_url: str, tmp_path: Path) -> None:
+    settings = load_settings(
+        state_dir=tmp_path / "state", redis_url=valkey_url, database_url=f"sqlite:///{tmp_path}/archive.sqlite3"
+    )
+    found = await verify_pipeline(settings, "openai", None, timeout_s=60, replay=True)
+    assert (found.response.status, found.redis) == ("complete", "REDIS_URL")
+    left = [key.decode() for key in await redis.keys("*")]
+    assert [key for key in left if found.response.id in key or ":thread:" in key] == []
+
+    from cody.pipeline.archive import Archive
+
+    archive = Archive(settings.database_url, settings.state_dir)
+    try:
+        assert await archive.response(found.response.id) is None
+        assert (await archive.search("pipeline works")).hits == []
+    finally:
+        await archive.aclose()
+
+
+def test_the_trace_that_verify_prints_is_the_exported_one(alone: CommandLine) -> None:
+    with collecting() as collector:
+        told = json.loads(alone("verify", "--replay", "--json", REDIS_URL="", **collector.environment).stdout)
+    assert told["traced"]
+    assert {"verify", "model.answer", "response.project", "sql.write"} <= {
+        span.name for span in collector.spans if span.trace_id == told["traceId"]
+    }
+
+
+def test_a_projector_needs_a_redis_and_ends_when_told(alone: CommandLine, valkey_url: str) -> None:
+    assert "REDIS_URL" in alone("projector", "run", code=2, REDIS_URL="").stderr
+    process = alone.start("projector", REDIS_URL=valkey_url, DATABASE_URL="")
+    try:
+        read_until(process.stdout, "projecting into sqlite")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+async def test_dead_letters_are_listed_retried_and_dropped(alone: CommandLine, redis: Redis, valkey_url: str) -> None:
+    ids = [
+        (
+            await redis.xadd(
+                keys.DEAD_LETTERS,
+                {"responseId": f"r{n}", "entryId": "1-0", "code": "no_item", "reason": "why", "event": "{}"},
+            )
+        ).decode()
+        for n in range(2)
+    ]
+
+    async def run(*arguments: str, code: int = 0) -> Any:
+        return await asyncio.to_thread(alone, "projector", "dead-letters", *arguments, code=code, REDIS_URL=valkey_url)
+
+    listed = json.loads((await run("list", "--json")).stdout)["letters"]
+    assert [(one["id"], one["response_id"], one["reason"]) for one in listed] == [
+        (ids[1], "r1", "why"),
+        (ids[0], "r0", "why"),
+    ]
+    assert "no_item: why" in (await run("list", "--limit", "1")).stdout
+    await run("drop", ids[0])
+    await run("retry", ids[1])
+    assert await dead_letters.list_letters(redis) == []
+    assert "no dead letter" in (await run("drop", ids[0], code=1)).stderr
+
+
+@pytest.mark.parametrize("command", ["submit", "search", "export", "verify"])
+def test_help_shows_examples(alone: CommandLine, command: str) -> None:
+    assert f"cody {command}" in alone(command, "--help").stdout.partition("Examples:")[2]
