@@ -19,7 +19,7 @@ from structlog import get_logger
 from cody.contracts.run import RunConfig
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError, StoreUnavailable
-from cody.pipeline.publisher import Publisher
+from cody.pipeline.pipeline import Pipeline
 from cody.redaction import Redactor
 from cody.sealing import Sealer, key_of
 from cody.settings import Settings, process_secrets
@@ -28,6 +28,7 @@ from cody.store.availability import store_calls
 from cody.store.leases import Claim
 from cody.store.reader import StreamReader
 from harness.agents.registry import agents
+from harness.archive_fence import fence_of
 from harness.dispatch import Dispatcher
 from harness.guard_clock import boottime_ns
 from harness.journal import now_ms
@@ -48,7 +49,7 @@ TASK_RESTART_S = 1.0
 class Crew:
     """One worker a run. A run that another process owns is left alone. Made by `open`."""
 
-    def __init__(self, url: str, redis: Redis, settings: Settings, publisher: Publisher | None = None) -> None:
+    def __init__(self, url: str, redis: Redis, settings: Settings, pipeline: Pipeline | None = None) -> None:
         self.worker_id = str(uuid.uuid4())
         self.workers: dict[str, RunWorker] = {}
         self._url = url
@@ -75,17 +76,18 @@ class Crew:
             sealer=self.sealer,
             secrets=process_secrets(settings),
             workers=self.workers,
-            publisher=publisher,
+            publisher=pipeline.publisher if pipeline else None,
+            check_fence=fence_of(pipeline) if pipeline else None,
         )
         self._leaving = False
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, url: str, redis: Redis, settings: Settings, publisher: Publisher | None = None
+        cls, url: str, redis: Redis, settings: Settings, pipeline: Pipeline | None = None
     ) -> AsyncIterator[Crew]:
         """A crew at work; it is dismissed at the end if it was not before."""
-        crew = cls(url, redis, settings, publisher)
+        crew = cls(url, redis, settings, pipeline)
         ttl_s = settings.lock_ttl_ms / 1000
         async with Dispatcher.open(
             url, worker_id=crew.worker_id, concurrency=settings.concurrency, redelivery_s=ttl_s, execute=crew._execute

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 
 from docket import Docket, Worker
@@ -29,6 +29,7 @@ log = get_logger()
 CHECK_INTERVAL = timedelta(seconds=1)
 """How long one blocking read of docket takes at most; new tasks end it at once."""
 MISSED_HEARTBEATS = 5
+CLOSE_S = 5.0
 
 Execute = Callable[[str], Awaitable[None]]
 
@@ -56,7 +57,9 @@ class Dispatcher:
             execution_ttl=timedelta(0),
         )
 
-        async with docket:
+        stack = AsyncExitStack()
+        await stack.enter_async_context(docket)
+        try:
             worker: Worker | None = None
             if concurrency:
                 worker = Worker(
@@ -75,11 +78,11 @@ class Dispatcher:
                 await made._execute(run_id, execute)
 
             docket.register(execute_run)
-            if worker is None:
-                yield made
-            else:
-                async with worker:
-                    yield made
+            if worker is not None:
+                await stack.enter_async_context(worker)
+            yield made
+        finally:
+            await _close(stack)
 
     async def submit(self, run_id: str, fence: int) -> None:
         """Ask for a host for this run; asking again changes nothing while the first request waits or is worked on."""
@@ -120,6 +123,15 @@ class Dispatcher:
             await held
         finally:
             self._held.discard(held)
+
+
+async def _close(stack: AsyncExitStack) -> None:
+    """docket says goodbye to Redis; one that is unreachable must not hold the process: its workers expire by themselves."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await stack.aclose()
+    except TimeoutError:
+        log.warning("dispatch.not_closed", seconds=CLOSE_S)
 
 
 async def _outlast(work: asyncio.Future[None]) -> None:

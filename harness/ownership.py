@@ -26,6 +26,7 @@ from cody.store.leases import Claim
 from cody.store.reader import Entry, StreamReader
 from harness import epic
 from harness.agents.base import Agent, Body
+from harness.archive_fence import CheckFence
 from harness.journal import Journal, JournalBroken, StoreCorrupt, StoreLost, now_ms
 from harness.leases import Lease, LeaseKeeper
 from harness.permission import check_allowed
@@ -57,6 +58,7 @@ class Shared:
     workers: dict[str, RunWorker]
     publisher: Publisher | None = None
     """Turns are published as Responses, too."""
+    check_fence: CheckFence | None = None
 
     def redactor(self, config: RunConfig) -> Redactor:
         """For what a run with this config (its env opened) says and writes."""
@@ -86,6 +88,8 @@ class Ownership:
         with store_calls(f"read run {self._run_id}"):
             fields = await runs.fields(shared.redis, self._run_id)
             last_seq = _number(self._run_id, fields, "lastSeq")
+        if shared.check_fence is not None:
+            await shared.check_fence(self._run_id, self._claim.fence, last_seq)
         spool = Spool(shared.settings.runs_dir / self._run_id / f"spool-{self._claim.fence}")
         journal = Journal(shared.redis, self._run_id, fence=self._claim.fence, last_seq=last_seq, spool=spool)
         try:

@@ -328,7 +328,7 @@ async def _parts(settings: Settings, server: StoreServer) -> AsyncIterator[_Open
     try:
         async with (
             Pipeline.open(settings, server.url) as pipeline,
-            Crew.open(server.url, redis, settings, pipeline.publisher) as crew,
+            Crew.open(server.url, redis, settings, pipeline) as crew,
         ):
             yield _Open(redis, server.facts, crew, tails, pipeline)
     finally:

@@ -178,10 +178,10 @@ async def test_a_conversation_begun_in_silence_is_noticed(place: Workplace) -> N
 
 async def test_no_repository_and_strange_names_are_fine(place: Workplace) -> None:
     async with ReplayServer("one_message") as server:
-        for model in ('a "quoted" model', "$(model)", "модель"):
+        for model in ('a "quoted" model', "$(model)"):
             _, outcome = await place.turn(server, model=model, reasoning="high")
             assert outcome.error is None
-        assert [seen.model for seen in server.requests] == ['a "quoted" model', "$(model)", "модель"]
+        assert [seen.model for seen in server.requests] == ['a "quoted" model', "$(model)"]
 
 
 async def test_a_broken_config_is_told_with_codex_own_words(place: Workplace) -> None:

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from cody.contracts.responses import Message, Response
 from cody.contracts.run import StartRunRequest
 from cody.errors import Conflict
-from cody.store import keys
+from cody.settings import Settings
+from cody.store import events, keys, runs
 from harness.replay.codex_home import write_codex_home
 from harness.replay.scenario_file import load_scenario
 from harness.replay.server import ReplayServer
 from harness.service import RunService
+from tests.harness.conftest import serving
+from tests.pipeline.postgres_server import PostgresServer, own_server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that the test may stop."""
+    with own_server() as server:
+        yield server
 
 
 @pytest.fixture
@@ -147,3 +159,47 @@ async def test_a_run_that_redis_has_let_go_of_is_read_from_the_archive(
     assert await service.turn(run.run_id, 1) == turn
     page = await service.page(limit=10, status=None, epic_id=None, cursor=None)
     assert [one.run_id for one in page.runs] == [run.run_id]
+
+
+async def test_a_run_of_a_redis_that_went_back_in_time_is_not_worked_on(
+    workspace: Any, settings: Settings, redis: Redis, eventually: Any
+) -> None:
+    async with serving(settings) as service:
+        archive = await service.pipeline.archive()
+        config = workspace.request("print('begun')", maxTurns=1).config
+        run_id = str(uuid.uuid4())
+        # What the archive saw of this run before Redis was set back.
+        await archive.raise_fence(run_id, 1_000, claim_id="before")
+        await runs.create(redis, run_id, epic_id="current-epic", config=config, now_ms=1_750_000_000_000)
+
+        async def is_told() -> bool:
+            told = (await service.readiness()).degraded
+            return any(run_id in reason and "went back in time" in reason for reason in told)
+
+        await eventually(is_told)
+        assert (await service.snapshot(run_id)).status == "queued"
+        assert await events.after(redis, run_id, "0") == [await events.first(redis, run_id)]
+        fresh = await service.start(workspace.request("print('others go on')", maxTurns=1))
+
+        async def is_completed() -> bool:
+            return (await service.snapshot(fresh.run_id)).status == "completed"
+
+        await eventually(is_completed)
+        await service.control(run_id, "cancel", None)
+
+
+async def test_a_run_goes_on_while_the_archive_is_away(
+    workspace: Any, settings: Settings, redis: Redis, own_postgres: PostgresServer, eventually: Any
+) -> None:
+    async with serving(settings.model_copy(update={"database_url": own_postgres.url})) as service:
+        await (await service.pipeline.archive()).open()
+        await own_postgres.stop()
+        run = await service.start(workspace.request("print('on')", maxTurns=1))
+
+        async def is_completed() -> bool:
+            return (await service.snapshot(run.run_id)).status == "completed"
+
+        await eventually(is_completed)
+        await own_postgres.start()
+        (response,) = await responses(service, run.run_id)
+        assert response.status == "complete"

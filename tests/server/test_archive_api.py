@@ -108,7 +108,7 @@ def test_nobody_reads_without_a_token(server: CodyServer) -> None:
 async def test_one_trace_runs_from_the_request_to_the_row(wire: WireServer, tmp_path: Path, eventually: Wait) -> None:
     trace_id = "ab" * 16
     with collecting() as collector:
-        variables = {**collector.environment, "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": wire.url}
+        variables: dict[str, Any] = {**collector.environment, "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": wire.url}
         server = await asyncio.to_thread(launch, tmp_path, **variables)
         try:
             async with connected(server) as http:
