@@ -24,6 +24,7 @@ from cody.contracts.run_events import (
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError
 from cody.pipeline.publisher import Publisher
+from cody.pipeline.tracing import span
 from cody.redaction import Redactor
 from cody.settings import agent_environment
 from cody.store import meta
@@ -221,6 +222,11 @@ class Turn:
 
     async def run(self) -> TurnEnd:
         """Make the turn; it always ends with a record and one of turn_completed, turn_failed, turn_interrupted."""
+        run_id, agent = self._maker.run_id, self._maker.agent.name
+        with span("run.turn", run_id=run_id, turn=self.number, agent=agent, response_id=self._record.response_id):
+            return await self._run()
+
+    async def _run(self) -> TurnEnd:
         started_s = asyncio.get_running_loop().time()
         self._journal.set({"currentTurn": self.number})
         self._journal.record_turn(self._record)

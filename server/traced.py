@@ -28,7 +28,7 @@ class Traced:
 
             async def watched(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    recorded.set(http_response_status_code=message["status"])
+                    recorded.set(http_response_status__code=message["status"])
                 await send(message)
 
             try:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import asdict
-
-from redis.asyncio import Redis
 
 from cody.cli.terminal import print_json, stderr_console, stdout_console
 from cody.cli.untrusted import one_line
@@ -16,19 +12,14 @@ from cody.store import dead_letters
 from cody.store.clients import connect
 
 
-@asynccontextmanager
-async def _redis(settings: Settings) -> AsyncIterator[Redis]:
+def _url(settings: Settings) -> str:
     if settings.redis_url is None:
         raise ConfigurationError("dead letters are kept in Redis: set REDIS_URL to the one that the server uses")
-    redis = connect(settings.redis_url)
-    try:
-        yield redis
-    finally:
-        await redis.aclose()
+    return settings.redis_url
 
 
 async def show_letters(settings: Settings, *, limit: int, json: bool) -> None:
-    async with _redis(settings) as redis:
+    async with connect(_url(settings)) as redis:
         found = await dead_letters.list_letters(redis, limit=limit)
     if json:
         print_json({"letters": [asdict(letter) for letter in found]})
@@ -42,12 +33,12 @@ async def show_letters(settings: Settings, *, limit: int, json: bool) -> None:
 
 
 async def retry(settings: Settings, letter_id: str) -> None:
-    async with _redis(settings) as redis:
+    async with connect(_url(settings)) as redis:
         letter = await dead_letters.retry_letter(redis, letter_id)
     stderr_console().print(f"letter {letter_id} is at the end of response {one_line(letter.response_id)} again")
 
 
 async def drop(settings: Settings, letter_id: str) -> None:
-    async with _redis(settings) as redis:
+    async with connect(_url(settings)) as redis:
         await dead_letters.drop_letter(redis, letter_id)
     stderr_console().print(f"letter {letter_id} is forgotten")

@@ -74,8 +74,8 @@ def span(
 ) -> AbstractContextManager[NoSpan | LiveSpan]:
     """A span around the block: a child of `parent`, else of the span that is current here, else a trace of its own.
 
-    Attributes that are None are left out; a `_` in a name becomes a dot (`run_id` is `run.id`). An error that leaves
-    the block is recorded by its class.
+    Attributes that are None are left out; in their names `_` becomes a dot and `__` one `_` (`run_id` is `run.id`). An
+    error that leaves the block is recorded by its class.
     """
     if _active is None:
         return _NO_SPAN

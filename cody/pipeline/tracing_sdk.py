@@ -130,4 +130,8 @@ def _extracted(parent: TraceContext) -> Context:
 
 
 def _named(attributes: Mapping[str, Attribute]) -> dict[str, str | int | float | bool]:
-    return {name.replace("_", "."): value for name, value in attributes.items() if value is not None}
+    return {
+        name.replace("__", "-").replace("_", ".").replace("-", "_"): value
+        for name, value in attributes.items()
+        if value is not None
+    }

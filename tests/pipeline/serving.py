@@ -31,7 +31,7 @@ class Served:
     server: CodyServer
     archive: Archive
     http: httpx2.AsyncClient
-    environment: dict[str, str]
+    environment: dict[str, Any]
 
     async def submit(self, provider_id: str = "openai", prompt: str | None = "Hello", **fields: Any) -> SubmitAnswer:
         body = {"prompt": prompt, "model": MODELS[provider_id], "providerId": provider_id, **fields}
@@ -72,7 +72,7 @@ class Served:
         """Another server on the same state, once the one before is gone."""
         await self.http.aclose()
         await asyncio.to_thread(self.server.discard)
-        self.server = await asyncio.to_thread(launch, self.folder, **self.environment)
+        self.server = await asyncio.to_thread(lambda: launch(self.folder, **self.environment))
         assert self.server.url, self.server.stderr
         self.http = client(self.server)
 
@@ -87,10 +87,10 @@ async def served(
     *,
     openai: WireServer | None = None,
     anthropic: WireServer | None = None,
-    **environment: str,
+    **environment: Any,
 ) -> AsyncIterator[Served]:
     """A server, ready; it ends with the block, and without being killed."""
-    wanted = {
+    wanted: dict[str, Any] = {
         "OPENAI_API_KEY": "sk-openai-not-real",
         "ANTHROPIC_API_KEY": "sk-ant-not-real",
         "OPENAI_BASE_URL": openai.url if openai else "http://127.0.0.1:9",
@@ -100,7 +100,7 @@ async def served(
     }
     with tempfile.TemporaryDirectory(prefix="cody-v2-") as made:
         folder = Path(made)
-        server = await asyncio.to_thread(launch, folder, **wanted)
+        server = await asyncio.to_thread(lambda: launch(folder, **wanted))
         archive = Archive(database_url, server.state_dir)
         one = Served(folder, server, archive, client(server), wanted)
         try:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -180,7 +181,8 @@ async def test_a_projector_killed_between_commit_and_acknowledgement(eventually:
     ("provider_id", "variable"), [("openai", "OPENAI_API_KEY"), ("anthropic", "ANTHROPIC_API_KEY")]
 )
 async def test_a_key_that_is_missing_is_named(provider_id: str, variable: str) -> None:
-    async with served(**{variable: ""}) as one:
+    environment: dict[str, Any] = {variable: ""}
+    async with served(**environment) as one:
         body = {"prompt": "x", "model": "m", "providerId": provider_id}
         answer = await one.http.post("/api/v2/submit", json=body)
         assert answer.status_code == 400

@@ -280,3 +280,22 @@ async def test_while_sql_is_away_nothing_is_acknowledged(
         await assert_equal(redis, archive, publication.response_id)
     finally:
         await archive.aclose()
+
+
+async def test_a_row_whose_stream_redis_has_lost_is_ended(
+    redis: Redis, archive: Archive, projector: ResponseProjector
+) -> None:
+    lost, lives = (Publisher(ResponseEvents(redis)).begin(opening()) for _ in range(2))
+    for one in (lost, lives):
+        one.say(*message("half"))
+        await one.written()
+        assert await projector.project(one.response_id)
+    await redis.delete(keys.response_events(lost.response_id))
+    await projector.sweep()
+    assert not await is_terminal(archive, lost.response_id), "a publisher that lives may begin it anew"
+    await projector.sweep()
+    found = await persisted(archive, lost.response_id)
+    assert found is not None
+    assert (found.status, found.error and found.error.code) == ("error", "events_lost")
+    assert [item.type for item in found.output_items] == ["message"]
+    assert not await is_terminal(archive, lives.response_id)

@@ -51,7 +51,7 @@ def tracked() -> list[str]:
 
 
 def scan(paths: Iterable[str]) -> list[str]:
-    found = []
+    found: list[str] = []
     for name in paths:
         path = Path(name)
         if path.is_file() and not path.is_symlink() and path.stat().st_size <= MAX_BYTES:

@@ -65,8 +65,8 @@ def test_no_answer_and_no_file_of_the_server_has_a_secret(launched: Launch, work
     assert server.end() == 0
     output = answers[f"{run}/turns/1/output"]
     assert b"plain [redacted:MY_API_KEY]" in output
-    for name in (b"OPENAI_API_KEY", b"CODY_REDACT", b"CODY_TOKEN"):
-        assert b"plain [redacted:%b]" % name in output
+    for secret_name in ("OPENAI_API_KEY", "CODY_REDACT", "CODY_TOKEN"):
+        assert f"plain [redacted:{secret_name}]".encode() in output
     assert b"used [redacted:MY_API_KEY]" in answers[f"{run}/prompt"]
     files = {str(path): path.read_bytes() for path in server.state_dir.rglob("*") if path.is_file()}
     names = {Path(name).name for name in files}
@@ -86,6 +86,12 @@ def test_a_server_that_can_not_start_does_not_say_its_passwords(launched: Launch
     assert server.wait() == 1
     assert "127.0.0.1" in server.stderr
     assert "redisCanary_12345" not in server.stderr
+    named = launched(CODY_REDACT="such-a-canary", CODY_REDIS_SERVER="/no/such-a-canary/valkey-server")
+    assert named.url == ""
+    assert named.wait() == 1
+    assert "cody: " in named.stderr
+    assert "/no/[redacted:CODY_REDACT]/valkey-server" in named.stderr
+    assert "such-a-canary" not in named.stderr
 
 
 def test_the_log_of_a_process_is_cleaned_line_by_line() -> None:

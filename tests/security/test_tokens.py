@@ -151,7 +151,7 @@ def test_each_scope_goes_as_far_as_it_says(stranger: httpx2.Client, make: Any, w
         token = make(scope)
         for needed, method, path, body in calls:
             answer = stranger.request(method, path, json=body, headers=bearer(token))
-            allowed = SCOPES.index(scope) >= SCOPES.index(needed)  # type: ignore[arg-type]
+            allowed = SCOPES.index(scope) >= SCOPES.index(needed)
             assert (answer.status_code != 403) == allowed, (scope, method, path, answer.text)
             if not allowed:
                 assert f"needs scope {needed}" in answer.json()["error"]["message"]

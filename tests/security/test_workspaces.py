@@ -20,6 +20,7 @@ from harness.regular_file import opened
 from tests.harness.conftest import Watched, serving
 from tests.security.asking import START, ended_run, start_body
 from tests.security.conftest import Launch, make_workspace
+from tests.server.cody_server import CodyServer
 
 
 @pytest.fixture
@@ -35,11 +36,11 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def rooted(launched: Launch, root: Path) -> Any:
+def rooted(launched: Launch, root: Path) -> CodyServer:
     return launched("--allow-danger", workspace_root=str(root))
 
 
-def test_only_what_is_really_inside_a_root_may_be_worked_in(rooted: Any, root: Path) -> None:
+def test_only_what_is_really_inside_a_root_may_be_worked_in(rooted: CodyServer, root: Path) -> None:
     with rooted.client() as client:
 
         def answer(path: str) -> httpx2.Response:
@@ -112,7 +113,7 @@ def test_roots_are_compared_by_components(tmp_path: Path) -> None:
     assert is_inside("/anywhere", ())
 
 
-def test_danger_needs_the_flag(rooted: Any, root: Path, server: Any, workspace: Path) -> None:
+def test_danger_needs_the_flag(rooted: CodyServer, root: Path, server: CodyServer, workspace: Path) -> None:
     body = start_body(root / "repo", sandbox="danger-full-access")
     with rooted.client() as allowed, server.client() as other:
         assert allowed.post("/api/runs/preview", json=body).status_code == 200
@@ -327,7 +328,7 @@ def test_an_epic_is_one_name(client: httpx2.Client, workspace: Path, epic_id: st
         "/%2e%2e/%2e%2e/etc/passwd",
     ],
 )
-def test_no_path_of_a_request_reaches_the_disk(server: Any, path: str) -> None:
+def test_no_path_of_a_request_reaches_the_disk(server: CodyServer, path: str) -> None:
     status, _, body = server.raw(
         f"GET {path} HTTP/1.1\r\nHost: localhost:{server.port}\r\n{server.auth_line}Connection: close\r\n\r\n".encode()
     )

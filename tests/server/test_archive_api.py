@@ -1,4 +1,4 @@
-"""Search and export over HTTP, and the trace of a request, all with a real server, a provider's wire and a collector."""
+"""Search and export over HTTP, with a real server and a provider's wire."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import json
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 
 from cody.contracts.responses import Response
 from tests.conftest import Wait
-from tests.pipeline.collector import collecting
 from tests.pipeline.wire_server import WireServer, sse
 from tests.server.cody_server import CodyServer, launch
 
@@ -103,33 +101,3 @@ def test_what_can_not_be_answered_is_refused(client: httpx2.Client, path: str, s
 def test_nobody_reads_without_a_token(server: CodyServer) -> None:
     for path in ("/api/search?q=a", f"/api/runs/{uuid.uuid4()}/export", "/api/v2/threads/x/export"):
         assert httpx2.get(f"{server.url}{path}").status_code == 401
-
-
-async def test_one_trace_runs_from_the_request_to_the_row(wire: WireServer, tmp_path: Path, eventually: Wait) -> None:
-    trace_id = "ab" * 16
-    with collecting() as collector:
-        variables: dict[str, Any] = {**collector.environment, "OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": wire.url}
-        server = await asyncio.to_thread(launch, tmp_path, **variables)
-        try:
-            async with connected(server) as http:
-                response_id = await answered(http, eventually, "thread-1", traceparent=f"00-{trace_id}-{'cd' * 8}-01")
-                stream = await http.get(f"/api/v2/stream/{response_id}")
-        finally:
-            await asyncio.to_thread(server.discard)
-    mine = [span for span in collector.spans if span.trace_id == trace_id]
-    names = {span.name for span in mine}
-    assert {"POST /api/v2/submit", "model.answer", "response.project", "sql.write"} <= names
-    request = next(span for span in mine if span.name == "POST /api/v2/submit")
-    assert (request.service, request.parent) == ("cody-server", "cd" * 8)
-    assert request.attributes["http.response.status_code"] == "202"
-    projected = [span for span in mine if span.name == "response.project"]
-    assert {span.parent for span in projected} == {request.span_id}
-    assert {span.attributes["response.id"] for span in projected} == {response_id}
-    writes = [span for span in mine if span.name == "sql.write"]
-    assert {span.parent for span in writes} <= {span.span_id for span in projected}
-    events: list[dict[str, Any]] = [
-        json.loads(line[6:]) for line in stream.text.splitlines() if line.startswith("data: {")
-    ]
-    assert {event["trace_context"]["traceparent"].split("-")[1] for event in events} == {trace_id}
-    assert "Say hello" not in repr(collector.spans)
-    assert KEY not in repr(collector.spans)

@@ -62,7 +62,6 @@ def test_every_route_answers_with_the_security_headers(client: httpx2.Client) ->
 @pytest.mark.parametrize(
     "path",
     [
-        "/",
         "/api",
         "/api/runs/",
         "/healthz/",

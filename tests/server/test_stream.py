@@ -171,6 +171,12 @@ async def test_what_is_no_event_id_is_400(run: OwnedRun, client: httpx2.Client, 
     assert answer.json()["error"]["message"].isprintable()
 
 
+async def test_a_parameter_is_checked_also_where_the_header_wins(run: OwnedRun, client: httpx2.Client) -> None:
+    answer = client.get(f"{path(run)}?from=null", headers={"Last-Event-ID": "0"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["details"]["fields"][0]["field"] == "from"
+
+
 async def test_a_cursor_older_than_what_is_kept_is_410_before_the_first_byte(
     run: OwnedRun, store: Redis, client: httpx2.Client
 ) -> None:
