@@ -64,7 +64,8 @@ async def _ask(pipeline: Pipeline, run_id: str, fence: int, last_seq: int) -> st
         return None
     return (
         f"Redis went back in time. It gives fence {fence} and ends at event {last_seq}, where the archive has seen "
-        f"fence {verdict.stored_fence} and event {verdict.stored_seq}. Restore a newer state of Redis; what the archive has of the run stays readable"
+        f"fence {verdict.stored_fence} and event {verdict.stored_seq}. Restore a newer state of Redis; what the archive "
+        "has of the run stays readable"
     )
 
 

@@ -110,6 +110,11 @@ class Crew:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def owned(self) -> int:
+        """Runs that this process works on, or is taking up."""
+        return len(self._tasks)
+
     def turn_dir(self, run_id: str, turn: int) -> Path:
         """Where a turn's prompt and raw output lie on this host."""
         return self._shared.turn_dir(run_id, turn)

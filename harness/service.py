@@ -114,8 +114,13 @@ class RunService:
 
     @property
     def active_runs(self) -> int:
-        """Runs that this process works on, those that are paused included, and answers that it asks for."""
-        return len(self._parts.crew.workers) + self._parts.pipeline.submissions.count if self._parts else 0
+        """Runs that this process works on, those that are paused included."""
+        return len(self._parts.crew.workers) if self._parts else 0
+
+    @property
+    def busy_with(self) -> int:
+        """What this process must not go away from: runs, those included that it is taking up, and answers it asks for."""
+        return self._parts.crew.owned + self._parts.pipeline.submissions.count if self._parts else 0
 
     @property
     def pipeline(self) -> Pipeline:

@@ -78,7 +78,7 @@ async def _serve_site(
 def _idle_exit(settings: Settings, service: RunService, stop: StopSignals) -> IdleExit | None:
     if settings.idle_exit_s is None:
         return None
-    return IdleExit(settings.idle_exit_s, active_runs=lambda: service.active_runs, leave=stop.stop)
+    return IdleExit(settings.idle_exit_s, active_runs=lambda: service.busy_with, leave=stop.stop)
 
 
 async def _wind_up(settings: Settings, server: HttpServer, service: RunService, streams: OpenStreams) -> None:

@@ -69,7 +69,7 @@ def fuzzed(server: CodyServer, description: Path, *options: str) -> str:
             *(sys.executable, "-m", "schemathesis.cli", "--config-file", str(config)),
             *("run", str(description), "--url", server.url, "--checks", "all", "--no-color"),
             *("--header", f"Authorization: Bearer {TOKEN}", "--request-timeout", "20", "--continue-on-failure"),
-            *("--generation-database", "none", "--seed", "1", "--workers", "2", *options),
+            *("--generation-database", "none", "--seed", "1", *options),
         ],
         cwd=description.parent,
         env=clean_environment(),

@@ -257,3 +257,16 @@ def test_a_person_without_a_session_is_told_how_to_get_one(stranger: httpx2.Clie
         assert stranger.get("/api/runs", headers=headers).headers["content-type"] == "application/json"
     assert stranger.post("/api/runs", json={}, headers=navigating).headers["content-type"] == "application/json"
     assert client.get("/nothing", headers=navigating).headers["content-type"] == "application/json"
+
+
+def test_the_dashboard_may_load_its_own_files_and_nothing_else(browser: httpx2.Client) -> None:
+    """Built or not: the policy is that of the page, once, and has no way for code that stands in a text."""
+    page = browser.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    (policy,) = page.headers.get_list("content-security-policy")
+    rules = dict(rule.partition(" ")[::2] for rule in policy.split("; "))
+    assert (rules["default-src"], rules["frame-ancestors"], rules["base-uri"]) == ("'none'", "'none'", "'none'")
+    assert {rule for name, rule in rules.items() if name.endswith("-src")} <= {"'none'", "'self'"}
+    assert rules["require-trusted-types-for"] == "'script'"
+    assert "unsafe" not in policy
+    assert page.headers["x-frame-options"] == "DENY"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -101,20 +102,26 @@ async def hasty_server(valkey_url: str, state_dir: Path) -> AsyncIterator[tuple[
 
 async def trickled(port: int, begin: bytes, drop: bytes) -> bytes:
     """Send the beginning of a request, then more of it again and again; all that came until the connection was closed."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    answer = asyncio.create_task(reader.read())
-    writer.write(begin)
-    try:
-        async with asyncio.timeout(DEADLINE_S):
-            while not answer.done():
-                if drop:
-                    writer.write(drop)
-                await asyncio.wait({answer}, timeout=0.02)
+    loop = asyncio.get_running_loop()
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setblocking(False)
+        answer = asyncio.create_task(_all_that_comes(connection))
+        with contextlib.suppress(ConnectionError):
+            await loop.sock_sendall(connection, begin)
+            async with asyncio.timeout(DEADLINE_S):
+                while not answer.done():
+                    await loop.sock_sendall(connection, drop)
+                    await asyncio.wait({answer}, timeout=0.02)
         return await answer
-    except ConnectionError:
-        return b""
-    finally:
-        writer.close()
+
+
+async def _all_that_comes(connection: socket.socket) -> bytes:
+    """Up to the close, or the reset: what is sent to a closed connection is answered by one, behind the answer."""
+    came = b""
+    with contextlib.suppress(ConnectionError):
+        while chunk := await asyncio.get_running_loop().sock_recv(connection, 65_536):
+            came += chunk
+    return came
 
 
 async def test_a_request_that_trickles_is_cut_off(valkey_url: str, redis: Redis, tmp_path: Path) -> None:
