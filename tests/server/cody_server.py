@@ -172,7 +172,7 @@ class OwnedRun:
     async def complete(self) -> None:
         """The last event."""
         ended = {"status": "completed", "workerStatus": "completed", "finishedAt": TS}
-        await self._commit([PendingEvent("run_completed", TS, b"{}")], meta=ended, end_ttl_s=3600)
+        await self._commit([PendingEvent("run_completed", TS, b'{"source":"stop_file"}')], meta=ended, end_ttl_s=3600)
 
     async def _commit(
         self, events: list[PendingEvent], meta: Mapping[str, str | int] | None = None, end_ttl_s: int | None = None

@@ -185,9 +185,9 @@ async def test_a_thread_is_pushed_and_found(team: TeamHost, tmp_path: Path, even
     table = [Endpoint("GET", "/api/v2/threads/{thread_id}", thread), Endpoint("GET", "/healthz", health, scope=None)]
     async with served_table(table, tmp_path / "laptop") as local:
         laptop = laptop_of(tmp_path / "laptop", team)
-        job = await asyncio.to_thread(laptop.json, "push", "thread:t", CODY_URL=local.url)
+        job = await asyncio.to_thread(laptop.json, "push", "thread:t", CODY_URL=local.url, CODY_TOKEN=local.token)
         assert (job["state"], job["conversationId"]) == ("succeeded", "thread:t")
-        told = await asyncio.to_thread(laptop, "push", "thread:nobody", code=ERROR, CODY_URL=local.url)
+        told = await asyncio.to_thread(laptop, "push", "thread:nobody", code=ERROR, CODY_URL=local.url, CODY_TOKEN=local.token)
         assert "has no Responses" in told
     await eventually(team.taken_in, "the thread is taken in", DEADLINE_S)
     assert len(await team.archive.responses_of_thread("t")) == 3
