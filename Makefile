@@ -38,6 +38,8 @@ check: $(STAMP) ## ruff, mypy --strict, import arrows
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q tests/unit/test_arrows.py
+	@$(BIN)/python -m tests.security.secret_scan
+	@$(BIN)/python -m tests.security.dependency_audit
 
 format: $(STAMP) ## format the code
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
@@ -49,7 +51,7 @@ schemas: $(STAMP) ## write docs/schemas from the contracts
 	@for name in response stream_event; do $(BIN)/python -m cody.contracts.schema $$name.json > docs/schemas/$$name.json; done
 
 openapi: $(STAMP) ## write docs/openapi.json from the routes and the contracts
-	@$(BIN)/python -m server.openapi > docs/openapi.json
+	@$(BIN)/python -m server.openapi_file
 
 screenshots: $(STAMP) dashboard ## write docs/images from the running dashboard
 	@$(BIN)/python -m tests.browser.screenshots

@@ -18,9 +18,8 @@ from starlette.responses import Response as HttpResponse
 from cody.cli.exits import ERROR
 from cody.contracts.responses import Message, Response
 from cody.contracts.run import RunConfig, RunSnapshot
-from cody.pipeline.archive import Archive, RunBatch
+from cody.pipeline.archive import Archive
 from cody.pipeline.arrivals import Arrivals, put
-from cody.pipeline.arrived_lines import event_row
 from cody.pipeline.transfer import EventLine, ResponseLine, RunHead, ThreadHead, encoded
 from cody.store.events import Frame, PendingEvent, after
 from cody.sync.adapters.sql import SqlAdapter
@@ -187,7 +186,9 @@ async def test_a_thread_is_pushed_and_found(team: TeamHost, tmp_path: Path, even
         laptop = laptop_of(tmp_path / "laptop", team)
         job = await asyncio.to_thread(laptop.json, "push", "thread:t", CODY_URL=local.url, CODY_TOKEN=local.token)
         assert (job["state"], job["conversationId"]) == ("succeeded", "thread:t")
-        told = await asyncio.to_thread(laptop, "push", "thread:nobody", code=ERROR, CODY_URL=local.url, CODY_TOKEN=local.token)
+        told = await asyncio.to_thread(
+            laptop, "push", "thread:nobody", code=ERROR, CODY_URL=local.url, CODY_TOKEN=local.token
+        )
         assert "has no Responses" in told
     await eventually(team.taken_in, "the thread is taken in", DEADLINE_S)
     assert len(await team.archive.responses_of_thread("t")) == 3
@@ -298,21 +299,3 @@ async def test_a_run_of_this_servers_own_is_not_overwritten(tmp_path: Path) -> N
         await arrive(adapter, run_record(event(1)))
         assert await arrivals.take_all() == 1
         assert (await archive.page(limit=5)).runs == []
-
-
-async def test_an_import_that_broke_off_goes_on_and_contradicts_nothing(tmp_path: Path) -> None:
-    url, events = f"sqlite:///{tmp_path}/both.sqlite3", [event(seq) for seq in range(1, 2_301)]
-    async with taking_in(url, tmp_path) as (adapter, archive, arrivals):
-        half = [event_row(line)[0] for line in events[:700]]
-        assert await archive.record(RUN_ID, await archive.cursor(RUN_ID), RunBatch(None, 700, half))
-        await arrive(adapter, run_record(*events))
-        assert await arrivals.take_all() == 1
-        assert (await archive.cursor(RUN_ID)).last_seq == 2_300
-        assert [run.run_id for run in (await archive.page(limit=5)).runs] == [RUN_ID]
-        await arrive(adapter, run_record(*events[:-1], event(2_300, ts="2026-02-02T00:00:00.000Z"), status="failed"))
-        await arrivals.take_all()
-        await arrive(adapter, run_record(*events, event(2_301), epic_id="another"))
-        await arrivals.take_all()
-        assert (await archive.cursor(RUN_ID)).last_seq == 2_300
-        kept = await archive.snapshot(RUN_ID)
-        assert (kept.status, kept.epic_id) == ("completed", "e")
