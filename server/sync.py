@@ -5,26 +5,28 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp
 
-from cody.contracts.wire import Int, Wire
 from cody.errors import InvalidRequest
 from cody.sync.contracts import Adapter, JobSnapshot, Readable
 from cody.sync.errors import SyncError, SyncErrorCode
-from cody.sync.wire import MAX_WAIT_S, AppendAnswer, JobsAnswer, job_answer, snake_keys, source_answer
+from cody.sync.wire import AppendAnswer, JobsAnswer, job_answer, snake_keys, source_answer
+from server import sync_operations as operations
 from server.body import json_body, optional_json_body
 from server.problems import Problem, invalid_fields
 from server.query import Query, text, whole_number
 from server.routes import Endpoint, Handler
+from server.sync_operations import AppendChunk, Nothing, SealSource, StartSource
 
 SYNC = "/api/sync"
 SOURCE = f"{SYNC}/sources/{{source_id}}"
 JOB = f"{SYNC}/jobs/{{job_id}}"
+OF_CONVERSATION = frozenset({"conversationId"})
 
 STATUS_BY_CODE: Mapping[SyncErrorCode, int] = {
     "source_not_found": 404,
@@ -35,39 +37,9 @@ STATUS_BY_CODE: Mapping[SyncErrorCode, int] = {
 }
 """All others say that the request does not fit what is there: 409."""
 
-ShortText = Annotated[str, Field(max_length=512)]
-
 
 class SyncEngine(Adapter, Readable, Protocol):
     """What is behind the routes."""
-
-
-class StartSource(Wire):
-    """Body of `POST /api/sync/sources`."""
-
-    conversation_id: ShortText
-    thread_id: ShortText | None = None
-
-
-class AppendChunk(Wire):
-    """Body of `POST /api/sync/sources/{id}/chunks`; `payload` is base64 of at most 512 KiB."""
-
-    index: Int
-    payload: str
-    message_count: Int
-    byte_size: Int
-
-
-class SealSource(Wire):
-    """Body of `POST /api/sync/sources/{id}/seal`. The engine judges the manifest: a wrong one fails the source."""
-
-    manifest: dict[str, Any]
-    checksum: ShortText
-    expected_message_count: Int | None = None
-
-
-class Nothing(Wire):
-    """A body without fields."""
 
 
 class SyncEndpoints:
@@ -78,13 +50,17 @@ class SyncEndpoints:
 
     def table(self) -> list[Endpoint]:
         return [
-            Endpoint("POST", f"{SYNC}/sources", canonical(self.start), scope="control"),
-            Endpoint("POST", f"{SOURCE}/chunks", canonical(self.append), scope="control"),
-            Endpoint("POST", f"{SOURCE}/seal", canonical(self.seal), scope="control"),
-            Endpoint("GET", f"{SYNC}/jobs", canonical(self.jobs), frozenset({"conversationId"})),
-            Endpoint("GET", JOB, canonical(self.job), frozenset({"waitMs"}), streams=True),
-            Endpoint("POST", f"{JOB}/cancel", canonical(self.cancel), scope="control"),
-            Endpoint("GET", f"{SYNC}/record", canonical(self.record), frozenset({"conversationId"}), streams=True),
+            Endpoint("POST", f"{SYNC}/sources", canonical(self.start), scope="control", operation=operations.START),
+            Endpoint("POST", f"{SOURCE}/chunks", canonical(self.append), scope="control", operation=operations.APPEND),
+            Endpoint("POST", f"{SOURCE}/seal", canonical(self.seal), scope="control", operation=operations.SEAL),
+            Endpoint("GET", f"{SYNC}/jobs", canonical(self.jobs), OF_CONVERSATION, operation=operations.JOBS),
+            Endpoint("GET", JOB, canonical(self.job), frozenset({"waitMs"}), streams=True, operation=operations.JOB),
+            Endpoint("POST", f"{JOB}/cancel", canonical(self.cancel), scope="control", operation=operations.CANCEL),
+            Endpoint(
+                *("GET", f"{SYNC}/record", canonical(self.record), OF_CONVERSATION),
+                streams=True,
+                operation=operations.RECORD,
+            ),
         ]
 
     async def start(self, request: Request, query: Query) -> Response:
@@ -116,7 +92,7 @@ class SyncEndpoints:
 
     async def job(self, request: Request, query: Query) -> Response:
         """The job; with `waitMs` once it has ended, or as it is after so long."""
-        wait_ms = whole_number(query, "waitMs", default=0, at_least=0, at_most=round(MAX_WAIT_S * 1000))
+        wait_ms = whole_number(query, "waitMs", default=0, at_least=0, at_most=operations.WAIT_AT_MOST_MS)
         engine = await self._engine()
         if wait_ms:
             try:

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Self
 
 from structlog import get_logger
 
+from cody.errors import CodyError, NotFound
+from cody.settings import Settings
 from cody.sync.policy import Policy
 from cody.sync.wire import MAX_CHUNK_BYTES
+from harness.service import RunService
 
 if TYPE_CHECKING:
     from cody.pipeline.archive import Archive
@@ -28,7 +31,7 @@ class SyncHost:
         self,
         database_url: str | None,
         state_dir: Path,
-        archive: Callable[[], Archive],
+        archive: Callable[[], Awaitable[Archive]],
         is_ours: Callable[[str], Awaitable[bool]],
     ) -> None:
         """`archive` takes in what arrives; `is_ours`: whether a run lives in this server's Redis."""
@@ -40,6 +43,19 @@ class SyncHost:
         self._adapter: SqlAdapter | None = None
         self._opening = asyncio.Lock()
         self._opened = asyncio.Event()
+
+    @classmethod
+    def of(cls, service: RunService, settings: Settings) -> Self:
+        """The host of this server: on the archive's database, and what arrives goes into its archive."""
+
+        async def is_ours(run_id: str) -> bool:
+            try:
+                await service.snapshot(run_id)
+            except NotFound:
+                return False
+            return True
+
+        return cls(settings.database_url, settings.state_dir, lambda: service.pipeline.archive(), is_ours)
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._take_in(), name="sync-arrivals")
@@ -69,6 +85,13 @@ class SyncHost:
             await self.engine()
         await self._opened.wait()
 
-        from cody.pipeline.arrivals import Arrivals
+        from cody.pipeline.arrivals import LOOK_EVERY_S, Arrivals
 
-        await Arrivals(await self.engine(), self._archive(), self._is_ours).run()
+        while True:
+            try:
+                archive = await self._archive()
+                break
+            except CodyError as error:
+                log.warning("arrivals.waiting", error=error.message)
+                await asyncio.sleep(LOOK_EVERY_S)
+        await Arrivals(await self.engine(), archive, self._is_ours).run()

@@ -25,14 +25,13 @@ from cody.pipeline.push import ended, push
 from cody.pipeline.push_journal import JournalFile, unfinished
 from cody.pipeline.transfer import (
     Record,
-    fetch_thread,
     file_record,
     run_conversation,
     spooled,
     thread_conversation,
-    write_run,
     write_thread,
 )
+from cody.pipeline.transfer_reading import fetch_thread, write_run
 from cody.settings import Settings
 from cody.sync.adapters.http import AccessDenied, HttpAdapter
 from cody.sync.contracts import JobSnapshot
@@ -113,11 +112,12 @@ async def push_what(
 
     async def write(spool: BinaryIO) -> None:
         async with await connect(settings) as client:
+            token = token_for(settings, client.url)
             if thread_id:
-                found = await fetch_thread(client.url, token_for(settings, client.url), thread_id)
+                found = await fetch_thread(client.url, token, thread_id)
                 write_thread(thread_id, found, spool)
             else:
-                await write_run(client, run_id, spool)
+                await write_run(client, token, run_id, spool)
 
     file = _journal(settings, target, chosen)
     with file.locked():

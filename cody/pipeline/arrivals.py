@@ -59,7 +59,7 @@ class Inbox(Protocol):
 class Arrivals:
     """Takes records in until it is cancelled.
 
-    `is_ours`: whether a run lives in this server's own Redis; such a run is never overwritten by what somebody sent.
+    `is_ours`: whether this server has the run already; such a run is never overwritten by what somebody sent.
     """
 
     def __init__(self, inbox: Inbox, archive: Archive, is_ours: Callable[[str], Awaitable[bool]]) -> None:
@@ -143,7 +143,7 @@ class _RunArrival:
         run = self._run
         check_run(run)
         if await self._is_ours(run.run_id):
-            raise Unreadable(f"run {run.run_id} is one of this server's own")
+            raise Unreadable(f"run {run.run_id} is here already")
         turns: list[TurnRecord] = []
         last_seq = 0
         async for line in lines:

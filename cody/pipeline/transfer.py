@@ -14,26 +14,20 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
-from urllib.parse import quote
 
-import httpx2
 import orjson
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
-from cody.client import ApiError, CodyClient, ServerUnreachable
-from cody.client.discovery import is_loopback
-from cody.client.errors import error_of_answer
-from cody.contracts.responses import Response, Shape
-from cody.contracts.run import TERMINAL, RunSnapshot, TurnRecord
-from cody.contracts.run_events import RunEvent, payload_json
+from cody.contracts.responses import Response
+from cody.contracts.run import RunSnapshot, TurnRecord
 from cody.contracts.wire import Int, Wire
 from cody.errors import Conflict, InvalidRequest, NotFound
 from cody.sync.policy import id_fault
 
 BLOCK_BYTES = 1 << 20
-THREAD_TIMEOUT_S = 120.0
 HEAD_BYTES = 1 << 20
 """A session file's first line carries the agent's instructions."""
+_EVENT = re.compile(r'\{"type":"([^"\\]+)","ts":"([^"\\]+)","runId":"[^"\\]+","seq":([0-9]{1,18})([,}])')
 _SESSION_ID = re.compile(r"[0-9A-Za-z-]{8,64}\Z")
 
 
@@ -93,60 +87,24 @@ def thread_conversation(thread_id: str) -> str:
     return f"thread:{thread_id}"
 
 
-def event_line(stream_id: str, event: RunEvent) -> EventLine:
-    return EventLine(
-        event_id=stream_id,
-        seq=event.seq,
-        type=event.type,
-        ts=event.ts,
-        turn=event.turn,
-        payload=payload_json(event.body).decode(),
-    )
+def event_line(stream_id: str, data: str) -> EventLine:
+    """The line of an event as the stream shows it: one flat object, its envelope first; the rest stays as it is written.
+
+    Raises ValueError for an object that no Cody wrote.
+    """
+    found = _EVENT.match(data)
+    if found is None:
+        raise ValueError(f"event {stream_id} of the run's stream is none of Cody's")
+    kind, ts, seq, more = found.groups()
+    payload = "{" + data[found.end() :] if more == "," else "{}"
+    turn = orjson.loads(data).get("turn")
+    known = turn if isinstance(turn, int) else None
+    return EventLine(event_id=stream_id, seq=int(seq), type=kind, ts=ts, turn=known, payload=payload)
 
 
 def encoded(line: Wire) -> bytes:
     """The line, with its newline."""
     return line.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n"
-
-
-async def write_run(client: CodyClient, run_id: str, file: BinaryIO) -> None:
-    """Write the record of a run that has ended; raises NotFound, Conflict while it goes on, and what the client raises."""
-    run = await client.snapshot(run_id)
-    if run.status not in TERMINAL:
-        raise Conflict(
-            f"run {run_id} is {run.status}: its record is whole when it has ended (`cody watch {run_id[:8]}`)"
-        )
-    # Who happens to look at it now is no part of its record.
-    file.write(encoded(RunHead(run=run.model_copy(update={"subscribers": 0, "queue_place": None}))))
-    for turn in await client.turns(run_id):
-        file.write(encoded(TurnLine(turn=turn)))
-    async for stream_id, event in client.stream(run_id):
-        file.write(encoded(event_line(stream_id, event)))
-
-
-class ThreadAnswer(Shape):
-    """Answer of `GET /api/v2/threads/{threadId}`, as far as it is needed here."""
-
-    responses: list[Response]
-
-
-async def fetch_thread(url: str, token: str | None, thread_id: str) -> list[Response]:
-    """The Responses of a thread, oldest first; raises NotFound, ServerUnreachable, ApiError."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
-    try:
-        async with httpx2.AsyncClient(timeout=THREAD_TIMEOUT_S, trust_env=not is_loopback(url)) as http:
-            answer = await http.get(f"{url}/api/v2/threads/{quote(thread_id, safe='')}", headers=headers)
-    except httpx2.TransportError as error:
-        raise ServerUnreachable(f"no Cody server answers at {url} ({type(error).__name__}: {error})") from error
-    if answer.status_code >= 400:
-        raise error_of_answer(answer.status_code, answer.content)
-    try:
-        return ThreadAnswer.model_validate_json(answer.content).responses
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        raise ApiError(
-            f"thread {thread_id}: the answer is none ({problem['msg']})", status=answer.status_code
-        ) from None
 
 
 def write_thread(thread_id: str, responses: list[Response], file: BinaryIO) -> None:

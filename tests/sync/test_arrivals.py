@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
-from starlette.requests import Request
-from starlette.responses import Response as HttpResponse
 
 from cody.cli.exits import ERROR
 from cody.contracts.responses import Message, Response
@@ -26,8 +23,6 @@ from cody.sync.adapters.sql import SqlAdapter
 from cody.sync.chunking import chunk_lines
 from cody.sync.contracts import JobSnapshot
 from cody.sync.policy import ManifestBuilder
-from server.query import Query
-from server.routes import Endpoint
 from server.sync import SyncEndpoints
 from server.sync_host import SyncHost
 from tests.conftest import Wait
@@ -61,8 +56,11 @@ async def team(database_url: str, tmp_path: Path) -> AsyncIterator[TeamHost]:
     async def is_ours(run_id: str) -> bool:
         return run_id in own_runs
 
+    async def opened() -> Archive:
+        return archive
+
     async with (
-        SyncHost(database_url, state_dir, lambda: archive, is_ours) as host,
+        SyncHost(database_url, state_dir, opened, is_ours) as host,
         served_table(SyncEndpoints(host.engine).table(), state_dir) as serving,
     ):
         yield TeamHost(serving, host, archive, own_runs)
@@ -105,7 +103,7 @@ async def test_a_run_is_pushed_archived_listed_and_found(cody: CodyServer, team:
     frames: list[Frame] = []
     while page := await team.archive.events_after(run_id, len(frames)):
         frames += page
-    assert [(one.id, json.loads(one.data)) for one in frames] == [(one.id, json.loads(one.data)) for one in live]
+    assert [frame.sse for frame in frames] == [frame.sse for frame in live]
     assert len(frames) > 2_500
     listed = await team.archive.page(limit=10)
     assert [(run.run_id, run.status) for run in listed.runs] == [(run_id, "completed")]
@@ -168,32 +166,18 @@ async def test_a_session_of_codex_is_searched_by_its_turns(team: TeamHost, tmp_p
     assert b"".join([piece async for piece in engine.read(f"codex:{session}")]) == path.read_bytes()
 
 
-async def test_a_thread_is_pushed_and_found(team: TeamHost, tmp_path: Path, eventually: Wait) -> None:
-    there = Archive(None, tmp_path / "laptop")
+async def test_a_thread_is_pushed_and_found(cody: CodyServer, team: TeamHost, eventually: Wait) -> None:
+    there = Archive(None, cody.state_dir)
     for number in range(3):
         await put(there, answer(f"r{number}", f"albatross {number}"))
-
-    async def thread(request: Request, query: Query) -> HttpResponse:
-        rows = await there.responses_of_thread(request.path_params["thread_id"])
-        responses = [orjson.loads(row.response) for row in rows]
-        return HttpResponse(orjson.dumps({"threadId": "t", "responses": responses}), media_type="application/json")
-
-    async def health(request: Request, query: Query) -> HttpResponse:
-        return HttpResponse(b'{"status": "ok", "version": "1"}', media_type="application/json")
-
-    table = [Endpoint("GET", "/api/v2/threads/{thread_id}", thread), Endpoint("GET", "/healthz", health, scope=None)]
-    async with served_table(table, tmp_path / "laptop") as local:
-        laptop = laptop_of(tmp_path / "laptop", team)
-        job = await asyncio.to_thread(laptop.json, "push", "thread:t", CODY_URL=local.url, CODY_TOKEN=local.token)
-        assert (job["state"], job["conversationId"]) == ("succeeded", "thread:t")
-        told = await asyncio.to_thread(
-            laptop, "push", "thread:nobody", code=ERROR, CODY_URL=local.url, CODY_TOKEN=local.token
-        )
-        assert "has no Responses" in told
+    await there.aclose()
+    laptop = laptop_of(cody.state_dir, team)
+    job = await asyncio.to_thread(laptop.json, "push", "thread:t")
+    assert (job["state"], job["conversationId"], job["threadId"]) == ("succeeded", "thread:t", "t")
+    await asyncio.to_thread(laptop, "push", "thread:nobody", code=ERROR)
     await eventually(team.taken_in, "the thread is taken in", DEADLINE_S)
     assert len(await team.archive.responses_of_thread("t")) == 3
     assert [hit.response_id for hit in (await team.archive.search("albatross 2")).hits] == ["r2"]
-    await there.aclose()
 
 
 def answer(response_id: str, text: str) -> Response:
@@ -239,7 +223,7 @@ def run_record(*lines: EventLine, **fields: Any) -> bytes:
 async def arrive(adapter: SqlAdapter, content: bytes) -> JobSnapshot:
     source = await adapter.start("sent")
     built = ManifestBuilder()
-    for chunk in built.through(chunk_lines([content], 100)):
+    for chunk in built.through(chunk_lines([content], 4096)):
         await adapter.append(source.source_id, chunk.index, chunk.payload, chunk.message_count, chunk.byte_size)
     job = await adapter.seal(source.source_id, built.manifest, built.checksum)
     return await adapter.wait_for_terminal(job.job_id, DEADLINE_S)
