@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
@@ -18,7 +17,7 @@ from cody.sync.errors import SyncError, SyncErrorCode
 from cody.sync.wire import AppendAnswer, JobsAnswer, job_answer, snake_keys, source_answer
 from server import sync_operations as operations
 from server.body import json_body, optional_json_body
-from server.problems import Problem, invalid_fields
+from server.problems import Problem
 from server.query import Query, text, whole_number
 from server.routes import Endpoint, Handler
 from server.sync_operations import AppendChunk, Nothing, SealSource, StartSource
@@ -31,11 +30,9 @@ OF_CONVERSATION = frozenset({"conversationId"})
 STATUS_BY_CODE: Mapping[SyncErrorCode, int] = {
     "source_not_found": 404,
     "job_not_found": 404,
-    "source_invalid": 400,
-    "manifest_invalid": 400,
     "backend_unavailable": 503,
 }
-"""All others say that the request does not fit what is there: 409."""
+"""All others say that the request, well-formed as it is, does not fit what is there or what was announced: 409."""
 
 
 class SyncEngine(Adapter, Readable, Protocol):
@@ -70,10 +67,7 @@ class SyncEndpoints:
 
     async def append(self, request: Request, query: Query) -> Response:
         asked = await json_body(request, AppendChunk)
-        try:
-            payload = base64.b64decode(asked.payload, validate=True)
-        except (binascii.Error, ValueError):
-            raise invalid_fields([("payload", "is not base64")]) from None
+        payload = base64.b64decode(asked.payload)
         engine = await self._engine()
         added = await engine.append(_id(request), asked.index, payload, asked.message_count, asked.byte_size)
         return _answer(AppendAnswer(appended=added))

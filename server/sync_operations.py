@@ -17,23 +17,33 @@ IDS: dict[str, Schema] = {
 """Parameters of paths."""
 
 ShortText = Annotated[str, Field(max_length=MAX_ID_LENGTH)]
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_LENGTH)]
+Number = Annotated[Int, Field(ge=-(2**53), le=2**53)]
+"""What every JSON reader takes for the same number; whether it makes sense is the engine's to say."""
+Base64 = Annotated[
+    str,
+    Field(
+        pattern=r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+        max_length=-(-wire.MAX_CHUNK_BYTES // 3) * 4,
+    ),
+]
 WAIT_AT_MOST_MS = round(wire.MAX_WAIT_S * 1000)
 
 
 class StartSource(Wire):
     """Body of `POST /api/sync/sources`."""
 
-    conversation_id: ShortText
-    thread_id: ShortText | None = None
+    conversation_id: Id
+    thread_id: Id | None = None
 
 
 class AppendChunk(Wire):
     """Body of `POST /api/sync/sources/{id}/chunks`; `payload` is base64 of at most 512 KiB."""
 
-    index: Int
-    payload: str
-    message_count: Int
-    byte_size: Int
+    index: Number
+    payload: Base64
+    message_count: Number
+    byte_size: Number
 
 
 class SealSource(Wire):
@@ -41,7 +51,7 @@ class SealSource(Wire):
 
     manifest: dict[str, Any]
     checksum: ShortText
-    expected_message_count: Int | None = None
+    expected_message_count: Number | None = None
 
 
 class Nothing(Wire):
@@ -59,6 +69,7 @@ START = Operation(
     "Begin to send the record of a conversation.",
     {201: Answer("The source collects chunks.", wire.SourceAnswer)},
     body=StartSource,
+    errors=(409,),
 )
 APPEND = Operation(
     "appendSyncChunk",

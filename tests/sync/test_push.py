@@ -26,6 +26,8 @@ MEGABYTE = 1 << 20
 def team(tmp_path: Path) -> Iterator[Team]:
     with team_server(f"sqlite:///{tmp_path}/team/sync.sqlite3", tmp_path / "team") as server:
         yield server
+    for path in (tmp_path / "team").glob("*.sqlite3*"):
+        path.unlink()  # pytest keeps folders of several sessions, and this may be a gigabyte
 
 
 @pytest.fixture
