@@ -25,6 +25,8 @@ from server.runs import RunEndpoints
 from server.search import SearchEndpoints
 from server.static_files import StaticEndpoints
 from server.streams import OpenStreams
+from server.sync import SyncEndpoints
+from server.sync_host import SyncHost
 from server.traced import Traced
 
 
@@ -39,6 +41,7 @@ class Parts:
     sessions: Sessions
     limits: Limits
     audit: AuditLog
+    sync: SyncHost
 
 
 def parts_of(service: RunService, site: Site, streams: OpenStreams, settings: Settings) -> Parts:
@@ -51,6 +54,7 @@ def parts_of(service: RunService, site: Site, streams: OpenStreams, settings: Se
         sessions=Sessions(site.port),
         limits=Limits(),
         audit=AuditLog(settings.state_dir),
+        sync=SyncHost.of(service, settings),
     )
 
 
@@ -62,15 +66,18 @@ def table_of(service: RunService, parts: Parts) -> list[Endpoint]:
         *SearchEndpoints(lambda: service.pipeline.archive()).table(),
         *HealthEndpoints(service, parts.metrics).table(),
         *AccessEndpoints(parts.tokens, parts.sessions, parts.audit, parts.site).table(),
+        *SyncEndpoints(parts.sync.engine).table(),
         *StaticEndpoints().table(),
         *DocumentEndpoint(lambda: table).table(),
     ]
     return table
 
 
-def build_app(service: RunService, site: Site, streams: OpenStreams, settings: Settings) -> ASGIApp:
+def build_app(
+    service: RunService, site: Site, streams: OpenStreams, settings: Settings, parts: Parts | None = None
+) -> ASGIApp:
     """The whole API of this service, for requests to this site. Raises ConfigurationError for tokens that can't be used."""
-    parts = parts_of(service, site, streams, settings)
+    parts = parts or parts_of(service, site, streams, settings)
     parts.tokens.prepare()
     audited = Audited(router(table_of(service, parts)), parts.audit)
     gated = Gate(audited, parts.tokens, parts.sessions, parts.limits)

@@ -62,6 +62,8 @@ PATH_PARAMETERS: Mapping[str, Schema] = {
     "number": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
     "thread_id": {"type": "string", "pattern": "^[0-9A-Za-z][0-9A-Za-z_.:-]{0,127}$"},
     "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
+    "source_id": {"type": "string", "pattern": "^[0-9A-Za-z_-]{1,128}$"},
+    "job_id": {"type": "string", "pattern": "^[0-9A-Za-z_-]{1,128}$"},
 }
 """By their names in the routes; on the wire in camelCase."""
 

@@ -11,7 +11,7 @@ from structlog import get_logger
 
 from cody.settings import Settings
 from harness.service import RunService
-from server.app import build_app
+from server.app import build_app, parts_of
 from server.connection import ServerConfig
 from server.guards import Site
 from server.http import HttpServer
@@ -60,11 +60,12 @@ async def _serve_site(
 ) -> None:
     streams = OpenStreams(service, keepalive_s=settings.sse_keepalive_s)
     idle = _idle_exit(settings, service, stop)
+    parts = parts_of(service, site, streams, settings)
     config = ServerConfig(
-        build_app(service, site, streams, settings),
+        build_app(service, site, streams, settings, parts),
         on_connections=idle.connections if idle else lambda count: None,
     )
-    async with _running(streams), _serving(HttpServer(config), bound, site) as (server, serving):
+    async with _running(streams), parts.sync, _serving(HttpServer(config), bound, site) as (server, serving):
         server_file.write(site.url)
         stop.started()
         say_ready(site.url)
