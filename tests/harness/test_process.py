@@ -152,7 +152,8 @@ def test_no_signal_is_ignored_in_the_agent(run: Run, guard_id: str) -> None:
         agent = Agent(guard_id)
         process = await agent.start("grep", "^SigIgn:", "/proc/self/status")
         await process.wait()
-        assert int(agent.stdout.split()[1], 16) == 0
+        ignored = {bit + 1 for bit in range(64) if int(agent.stdout.split()[1], 16) >> bit & 1}
+        assert ignored <= {32, 33}, "those two are the C library's own: no caller of it may set them, whoever began it"
 
     run(main())
 

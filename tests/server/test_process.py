@@ -355,7 +355,9 @@ def test_a_stop_at_the_start_is_an_orderly_end(launched: Launch, folder: Path) -
         starting.start()
         connection, _ = silent.accept()
         (process,) = [
-            child for child in psutil.Process(os.getpid()).children() if str(folder / "state") in child.cmdline()
+            child
+            for child in psutil.Process(os.getpid()).children()
+            if child.status() != psutil.STATUS_ZOMBIE and str(folder / "state") in child.cmdline()
         ]
         process.send_signal(signal.SIGTERM)
         starting.join(DEADLINE_S)
