@@ -20,7 +20,7 @@ from typing import Any
 
 import structlog
 
-from cody.contracts.run import CompletionConfig
+from cody.contracts.run_config import CompletionConfig
 from cody.errors import ConfigurationError
 from harness.epic import STOP_FILE, Epic, is_in_place
 from harness.regular_file import NotRegular, ReadRange, opened, text_of_tail, why_unreadable

@@ -16,7 +16,7 @@ from typing import Literal
 from redis.asyncio import Redis
 from structlog import get_logger
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError, StoreUnavailable
 from cody.pipeline.pipeline import Pipeline

@@ -24,7 +24,8 @@ from cody.cli.tables import snapshot_table
 from cody.cli.terminal import print_table, stderr_console, stdout_console
 from cody.cli.watching import watch
 from cody.client import CodyClient
-from cody.contracts.run import RunConfig, RunSnapshot, StartRunRequest
+from cody.contracts.run import RunSnapshot, StartRunRequest
+from cody.contracts.run_config import RunConfig
 from cody.errors import CodyError, ConfigurationError
 from cody.logs import configure_logs
 from cody.settings import Settings, agent_environment, load_settings

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.errors import InvalidRequest
 from harness.regular_file import opened, text_of_head, text_of_tail, why_unreadable
 

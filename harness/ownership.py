@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 from structlog import get_logger
 
 from cody.contracts.lifecycle import TRANSITIONS
-from cody.contracts.run import TERMINAL, AgentName, RunConfig, RunError, RunStatus, TurnRecord
+from cody.contracts.run import TERMINAL, RunError, RunStatus, TurnRecord
+from cody.contracts.run_config import AgentName, RunConfig
 from cody.contracts.run_events import RunCancelled, RunFailed, RunRecovered, TurnInterrupted
 from cody.contracts.wire import epoch_ms, utc_text
 from cody.errors import CodyError, Fenced, NotFound, SequenceGap, StoreUnavailable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.errors import Forbidden
 from cody.settings import Settings
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cody.contracts.run import RunConfig, StartRunRequest
+from cody.contracts.run import StartRunRequest
+from cody.contracts.run_config import RunConfig
 from cody.errors import CodyError
 from harness.epic import LAST_PROMPT, Epic, EpicText, FileText, locate, read
 

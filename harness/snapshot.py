@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from cody.contracts.run import WatchConfig
+from cody.contracts.run_config import WatchConfig
 from harness.epic import LAST_PROMPT, STOP_FILE
 from harness.globs import compile_globs
 

@@ -11,7 +11,8 @@ from typing import Literal
 
 from structlog import get_logger
 
-from cody.contracts.run import RunConfig, RunError, RunStats, TokenUsage, TurnRecord, TurnStatus
+from cody.contracts.run import RunError, RunStats, TokenUsage, TurnRecord, TurnStatus
+from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import (
     FileDeleted,
     FileWritten,

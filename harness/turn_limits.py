@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from cody.contracts.run import Budget
+from cody.contracts.run_config import Budget
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from cody.contracts.run import WatchConfig
+from cody.contracts.run_config import WatchConfig
 from cody.contracts.run_events import FileDeleted, FileWritten, LogUpdated, WarningRaised
 from harness.agents.base import Body
 from harness.epic import Epic

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cody.contracts.run import CompletionSource, RunConfig, RunError, RunStats, RunStatus
+from cody.contracts.run import CompletionSource, RunError, RunStats, RunStatus
+from cody.contracts.run_config import RunConfig
 
 RESTART_BUDGET = 5
 """Breaks in a row after which a run fails; a turn that ends by itself starts the count anew."""

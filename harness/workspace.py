@@ -22,7 +22,7 @@ import structlog
 from watchfiles import Change
 from watchfiles._rust_notify import RustNotify
 
-from cody.contracts.run import WatchConfig
+from cody.contracts.run_config import WatchConfig
 from harness.snapshot import (
     FileChange,
     PathFilter,

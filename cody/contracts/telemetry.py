@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
-from cody.contracts.run import MAX_TEXT
+from cody.contracts.run_config import MAX_TEXT
 from cody.contracts.run_events import (
     FileDeleted,
     FileRead,

@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cody.contracts.run import (
-    CompletionState,
-    RunConfig,
-    RunError,
-    RunSnapshot,
-    RunStats,
-    RunSummary,
-)
+from cody.contracts.run import CompletionState, RunError, RunSnapshot, RunStats, RunSummary
+from cody.contracts.run_config import RunConfig
 from cody.errors import CodyError
 from cody.sealing import shown_env
 from cody.store import keys

@@ -12,7 +12,8 @@ from typing import cast
 from redis.asyncio import Redis
 from structlog import get_logger
 
-from cody.contracts.run import RunConfig, RunPage, RunSnapshot, RunStatus, RunSummary, TurnRecord
+from cody.contracts.run import RunPage, RunSnapshot, RunStatus, RunSummary, TurnRecord
+from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import RunQueued, payload_json
 from cody.contracts.wire import utc_text
 from cody.errors import Conflict, InvalidRequest, NotFound

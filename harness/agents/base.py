@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from cody.contracts.run import RunConfig, RunError, TokenUsage
+from cody.contracts.run import RunError, TokenUsage
+from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import RunEventBody
 from harness.process import Launch
 

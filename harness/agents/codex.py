@@ -11,7 +11,7 @@ import os.path
 from collections.abc import Iterator
 from pathlib import Path
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from harness.agents.base import Launch, TurnReader, TurnRequest
 from harness.agents.codex_binary import bundled_codex, find_codex
 from harness.agents.codex_reader import CodexReader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cody.contracts.run import AgentName
+from cody.contracts.run_config import AgentName
 from harness.agents.base import Agent
 from harness.agents.codex import CodexAgent
 from harness.agents.command import CommandAgent

@@ -14,7 +14,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, expect
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.store import keys
 from harness.replay.codex_home import write_codex_home
 from harness.replay.demo_workspace import create_demo_workspace

@@ -14,7 +14,8 @@ from redis.asyncio import Redis
 from cody.client import ApiError, CodyClient, ServerUnreachable, find_server
 from cody.client.errors import error_of_answer
 from cody.client.stream import follow
-from cody.contracts.run import RunConfig, StartRunRequest
+from cody.contracts.run import StartRunRequest
+from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import Custom
 from cody.errors import Conflict, Forbidden, InvalidRequest, NotFound, StoreUnavailable, StreamTrimmed
 from cody.settings import Settings, load_settings

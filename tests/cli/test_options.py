@@ -11,7 +11,8 @@ import pytest
 
 from cody.cli import exits, look_commands, run_command
 from cody.cli.processes import MODULES
-from cody.contracts.run import AgentName, RunConfig, RunStatus
+from cody.contracts.run import RunStatus
+from cody.contracts.run_config import AgentName, RunConfig
 from tests.cli.command_line import REPOSITORY, CommandLine
 
 COMMANDS = ("init", "doctor", "prompt", "run", "serve", "runs", "show", "watch", "logs", "pause", "resume", "cancel")

@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig, StartRunRequest
+from cody.contracts.run import StartRunRequest
+from cody.contracts.run_config import RunConfig
 from cody.errors import StreamTrimmed
 from cody.settings import load_settings
 from cody.store import keys, runs

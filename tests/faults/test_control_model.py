@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from redis.asyncio import Redis
 
 from cody.contracts.lifecycle import REQUESTED, TRANSITIONS, LifecycleEvent
-from cody.contracts.run import TERMINAL, ControlAction, RunConfig, RunStatus
+from cody.contracts.run import TERMINAL, ControlAction, RunStatus
+from cody.contracts.run_config import RunConfig
 from cody.errors import Conflict
 from cody.store import control, events, keys, leases, runs
 from cody.store.clients import connect

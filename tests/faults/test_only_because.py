@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.store import keys, leases, runs
 from cody.store.events import Answer, Commit, PendingEvent, commit
 from cody.store.leases import Claim

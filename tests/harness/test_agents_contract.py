@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import psutil
 import pytest
 
-from cody.contracts.run import AgentName, RunConfig
+from cody.contracts.run_config import AgentName, RunConfig
 from cody.contracts.run_events import TestRunCompleted, TokenUsageReported, TurnItem, WarningRaised, payload_json
 from cody.errors import AgentUnavailable
 from harness.agents.base import Agent, AgentExit, Body, Reading, TurnOutcome, TurnReader, TurnRequest

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cody.contracts.run import RunConfig, TokenUsage
+from cody.contracts.run import TokenUsage
+from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import FileDeleted, FileWritten, TurnItem, WarningRaised
 from harness.agents.base import AgentExit, Body, TurnOutcome, TurnRequest
 from harness.agents.codex import CodexAgent

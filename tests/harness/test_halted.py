@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import RunPausing, WarningRaised
 from cody.errors import StreamTrimmed
 from cody.store import events, keys, runs

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig, TurnRecord
+from cody.contracts.run import TurnRecord
+from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import RunStarted, SubprocessOutput, WarningRaised
 from cody.errors import Fenced, SequenceGap
 from cody.store import events, keys, leases, runs

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.store import keys, leases, runs
 from cody.store.clients import connect
 from harness.guard_clock import boottime_ns

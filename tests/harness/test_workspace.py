@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cody.contracts.run import WatchConfig
+from cody.contracts.run_config import WatchConfig
 from harness import workspace
 from harness.workspace import FileChange, WorkspaceLedger, WorkspaceWatch, scan
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig, RunSnapshot, TurnRecord, TurnStatus
+from cody.contracts.run import RunSnapshot, TurnRecord, TurnStatus
+from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import (
     LogUpdated,
     RunCompleted,

@@ -11,7 +11,8 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from cody.contracts.run import RunConfig, RunSnapshot
+from cody.contracts.run import RunSnapshot
+from cody.contracts.run_config import RunConfig
 from cody.errors import InvalidRequest, NotFound
 from cody.pipeline.archive import (
     Archive,

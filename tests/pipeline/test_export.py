@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from cody.contracts.responses import FunctionCall, FunctionCallOutput, Message, Response, Usage
-from cody.contracts.run import RunConfig, RunSnapshot
+from cody.contracts.run import RunSnapshot
+from cody.contracts.run_config import RunConfig
 from cody.errors import NotFound
 from cody.pipeline import export_markdown as markdown
 from cody.pipeline.archive import Archive, ResponseRow

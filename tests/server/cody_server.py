@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.store import leases, runs
 from cody.store.clients import connect
 from cody.store.events import Answer, PendingEvent, commit

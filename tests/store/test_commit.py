@@ -7,7 +7,7 @@ import uuid
 
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.store import events, keys, leases, runs
 from cody.store.events import Answer, PendingEvent, commit
 from cody.store.leases import Claim

@@ -9,7 +9,8 @@ from typing import cast
 import pytest
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig, RunStatus
+from cody.contracts.run import RunStatus
+from cody.contracts.run_config import RunConfig
 from cody.errors import Conflict, NotFound
 from cody.store import control, keys, runs
 

@@ -7,7 +7,7 @@ import uuid
 import pytest
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.errors import NotFound
 from cody.store import keys, leases, runs
 from cody.store.leases import Claim, Ended, Held

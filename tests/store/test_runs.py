@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 from redis.asyncio import Redis
 
-from cody.contracts.run import RunConfig, RunStatus
+from cody.contracts.run import RunStatus
+from cody.contracts.run_config import RunConfig
 from cody.errors import Conflict, InvalidRequest, NotFound
 from cody.store import events, keys, leases, runs
 from cody.store.meta import MetaCorrupt

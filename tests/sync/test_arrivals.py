@@ -14,7 +14,8 @@ import pytest
 
 from cody.cli.exits import ERROR
 from cody.contracts.responses import Message, Response
-from cody.contracts.run import RunConfig, RunSnapshot
+from cody.contracts.run import RunSnapshot
+from cody.contracts.run_config import RunConfig
 from cody.pipeline.archive import Archive
 from cody.pipeline.arrivals import Arrivals, put
 from cody.pipeline.transfer import EventLine, ResponseLine, RunHead, ThreadHead, encoded

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cody.contracts.run import RunConfig, TokenUsage
+from cody.contracts.run import TokenUsage
+from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import (
     Custom,
     FileDeleted,

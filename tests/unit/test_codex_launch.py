@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.errors import AgentUnavailable
 from harness.agents.base import TurnRequest
 from harness.agents.codex import CodexAgent, toml_string

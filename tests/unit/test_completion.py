@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cody.contracts.run import CompletionConfig, RunConfig
+from cody.contracts.run_config import CompletionConfig, RunConfig
 from cody.errors import ConfigurationError
 from harness import completion
 from harness.completion import (

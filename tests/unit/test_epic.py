@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from cody.errors import InvalidRequest
 from harness import epic as epic_module
 from harness.epic import Epic, locate, read

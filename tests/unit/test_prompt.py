@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cody.contracts.run import RunConfig
+from cody.contracts.run_config import RunConfig
 from harness.epic import Epic, EpicText, FileText, locate, read
 from harness.prompt import BEGIN_HEADING, GUIDE_HEADING, NEUTRALISED, STATE_HEADING, assemble, neutralise, save
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cody.contracts.run import RunConfig, RunSnapshot, StartRunRequest
+from cody.contracts.run import RunSnapshot, StartRunRequest
+from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import BODY, Custom, TurnItem, payload_json, read_event
 from cody.contracts.wire import epoch_ms, utc_text
 

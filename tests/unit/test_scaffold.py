@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cody.contracts.run import CompletionConfig, RunConfig
+from cody.contracts.run_config import CompletionConfig, RunConfig
 from cody.errors import InvalidRequest
 from harness.completion import EMPTY_LOG, LogWatch
 from harness.epic import locate, read

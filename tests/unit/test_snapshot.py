@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cody.contracts.run import WatchConfig
+from cody.contracts.run_config import WatchConfig
 from harness.snapshot import FileChange, Signature, Snapshot, WorkspaceLedger, diff, scan
 
 WATCH = WatchConfig()

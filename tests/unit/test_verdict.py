@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cody.contracts.run import RunConfig, RunError, RunStats
+from cody.contracts.run import RunError, RunStats
+from cody.contracts.run_config import RunConfig
 from harness.verdict import (
     RESTART_BUDGET,
     Complete,

@@ -11,7 +11,6 @@ from structlog import get_logger
 
 from cody.contracts.run import (
     CompletionState,
-    RunConfig,
     RunError,
     RunPage,
     RunSnapshot,
@@ -20,6 +19,7 @@ from cody.contracts.run import (
     RunSummary,
     TurnRecord,
 )
+from cody.contracts.run_config import RunConfig
 from cody.contracts.wire import epoch_ms, utc_text
 from cody.errors import InvalidRequest, NotFound
 from cody.pipeline.archive.tables import RUN_EVENTS, RUNS, TURNS
