@@ -34,7 +34,7 @@ from harness.permission import check_allowed
 from harness.process import ProcessesLeft, sweep
 from harness.slots import Slot, Slots
 from harness.spool import Spool
-from harness.turn import TurnMaker
+from harness.turn_series import TurnSeries
 from harness.verdict import RESTART_BUDGET, restarts_exhausted
 from harness.worker import RunState, RunWorker
 
@@ -115,7 +115,7 @@ class Ownership:
                 await self._recover(journal, fields, state)
             # This host may have other roots than the server that accepted the run, and links may lead elsewhere by now.
             await asyncio.to_thread(check_allowed, config, shared.settings)
-            turns = await TurnMaker.prepare(
+            turns = await TurnSeries.prepare(
                 run_id=self._run_id,
                 fence=self._claim.fence,
                 config=config,

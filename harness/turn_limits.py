@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from cody.contracts.run import RunError
 from cody.contracts.run_config import Budget
 
 
@@ -59,3 +60,14 @@ class TurnLimits:
         if self.reached is None:
             self.reached = reached
             self._stop()
+
+
+def limit_error(reached: LimitReached) -> RunError:
+    """What people are told of it."""
+    if reached.name == "maxIdleSec":
+        message = (
+            f"the agent wrote nothing and changed nothing for {reached.seconds:g} s (budget.maxIdleSec) and was ended"
+        )
+        return RunError(code="turn_idle", message=message, retryable=True)
+    message = f"the turn took longer than {reached.seconds:g} s (budget.maxTurnSec) and was ended"
+    return RunError(code="turn_timeout", message=message, retryable=True)

@@ -34,9 +34,9 @@ from cody.store import meta
 from cody.store.control import ControlMessage
 from harness.agents.base import Body
 from harness.journal import Journal, Meta, now_ms
-from harness.launch import AgentStartCutOff
 from harness.slots import Slot
-from harness.turn import BROKEN, InterruptReason, Turn, TurnEnd, TurnMaker
+from harness.turn import BROKEN, InterruptReason, Turn, TurnEnd
+from harness.turn_series import TurnSeries
 from harness.verdict import (
     RESTART_BUDGET,
     Complete,
@@ -78,7 +78,7 @@ class RunWorker:
     """Drives one run until it has ended, the server shuts down, or another worker took it."""
 
     def __init__(
-        self, state: RunState, journal: Journal, turns: TurnMaker, slot: Slot, *, worker_id: str, host: str
+        self, state: RunState, journal: Journal, turns: TurnSeries, slot: Slot, *, worker_id: str, host: str
     ) -> None:
         self.state = state
         self._slot = slot
@@ -239,7 +239,7 @@ class RunWorker:
     async def _take_turn(self) -> None:
         number = self.state.turns_begun + 1
         self.state.turns_begun = number
-        self._turn = self._turns.make(number, self.state.stats)
+        self._turn = Turn(self._turns, number, self.state.stats)
         try:
             end = await self._turn.run()
         finally:
@@ -249,24 +249,15 @@ class RunWorker:
             self.leave("shutdown")
         if self.state.status == "cancelling":
             return
-        broken = self._broken_by(end)
-        if broken is not None:
+        if end.interrupted in BROKEN:
             self._count_breaks(self.state.broken_starts + 1)
             if self.state.broken_starts > RESTART_BUDGET:
-                await self._fail(restarts_exhausted(self.state.broken_starts, broken))
+                await self._fail(restarts_exhausted(self.state.broken_starts, str(end.interrupted)))
             else:
                 await self._wait_after_breaks()
         elif end.interrupted is None:
             self._count_breaks(0)
             await self._go_on(end)
-
-    def _broken_by(self, end: TurnEnd) -> str | None:
-        """What cut the turn off that nobody asked for; None when it ended by itself, or was told to end."""
-        if end.interrupted in BROKEN:
-            return end.interrupted
-        if end.error is not None and end.error.code == AgentStartCutOff.code:
-            return "agent_start_cut_off"
-        return None
 
     def _count_breaks(self, count: int) -> None:
         if count != self.state.broken_starts:
