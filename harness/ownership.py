@@ -34,9 +34,10 @@ from harness.permission import check_allowed
 from harness.process import ProcessesLeft, sweep
 from harness.slots import Slot, Slots
 from harness.spool import Spool
+from harness.standing import RunState
 from harness.turn_series import TurnSeries
 from harness.verdict import RESTART_BUDGET, restarts_exhausted
-from harness.worker import RunState, RunWorker
+from harness.worker import RunWorker
 
 log = get_logger()
 

@@ -1,40 +1,31 @@
-"""The loop of one run: turns, pause, resume, cancel, delay, the end. One worker owns a run, under one fence.
-
-Control messages come in through `control`, in the order the store accepted them; the store has already changed the status
-when a message arrives. So a change that the worker wants is made only if the status still is the one it knows: else a
-message is on its way, and the worker decides again after applying it.
-"""
+"""The loop of one run: turns, pause, resume, cancel, delay, the end. One worker owns a run, under one fence."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from structlog import get_logger
 
-from cody.contracts.lifecycle import REQUESTED, LifecycleEvent, next_status
-from cody.contracts.run import CompletionState, RunError, RunStats, RunStatus
+from cody.contracts.lifecycle import LifecycleEvent
+from cody.contracts.run import CompletionState, RunError
 from cody.contracts.run_events import (
     CompletionDetected,
     RunCancelled,
-    RunCancelling,
     RunCompleted,
     RunFailed,
     RunPaused,
-    RunPausing,
-    RunResumed,
     RunStarted,
 )
 from cody.contracts.wire import utc_text
-from cody.errors import CodyError, Fenced, IllegalTransition
+from cody.errors import CodyError, Fenced
 from cody.store import meta
 from cody.store.control import ControlMessage
 from harness.agents.base import Body
 from harness.journal import Journal, Meta, now_ms
 from harness.slots import Slot
+from harness.standing import RunState, Standing
 from harness.turn import BROKEN, InterruptReason, Turn, TurnEnd
 from harness.turn_series import TurnSeries
 from harness.verdict import (
@@ -53,27 +44,6 @@ from harness.verdict import (
 log = get_logger()
 
 
-@dataclass(slots=True)
-class RunState:
-    """What the worker knows of its run."""
-
-    run_id: str
-    status: RunStatus
-    stats: RunStats
-    turns_begun: int
-    """Turns of any outcome, this one included: the number of the last turn."""
-    end_ttl_s: int
-    reason: str | None = None
-    broken_starts: int = 0
-    """How often in a row a turn was cut off by the loss of its worker, its guard or its lease."""
-
-
-@dataclass(slots=True)
-class _Inbox:
-    waiting: deque[ControlMessage] = field(default_factory=deque)
-    in_transition: bool = False
-
-
 class RunWorker:
     """Drives one run until it has ended, the server shuts down, or another worker took it."""
 
@@ -87,9 +57,7 @@ class RunWorker:
         self._journal = journal
         self._turns = turns
         self._turn: Turn | None = None
-        self._inbox = _Inbox()
-        self._changed = asyncio.Event()
-        self._leaving = asyncio.Event()
+        self._standing = Standing(state, journal, lambda: self._interrupt("cancel"))
         self._last_turn = False
 
     @property
@@ -137,8 +105,7 @@ class RunWorker:
 
     def leave(self, reason: InterruptReason) -> None:
         """Stop here and leave the run as it is, for whoever takes it up again."""
-        self._leaving.set()
-        self._changed.set()
+        self._standing.leave()
         self._interrupt(reason)
 
     def leave_after_turn(self) -> None:
@@ -148,26 +115,8 @@ class RunWorker:
             self.leave("shutdown")
 
     def control(self, message: ControlMessage) -> None:
-        """Apply a control message; each message is given once, in order."""
-        self._inbox.waiting.append(message)
-        if not self._inbox.in_transition:
-            self._apply_waiting()
-
-    def _apply_waiting(self) -> None:
-        while self._inbox.waiting:
-            message = self._inbox.waiting.popleft()
-            try:
-                target = next_status(self.state.status, REQUESTED[message.action])
-            except IllegalTransition as error:
-                log.error("control.illegal", run_id=self.state.run_id, message_id=message.id, error=error.message)
-                continue
-            self.state.status, self.state.reason = target, message.reason
-            # In one step: a worker that dies between the two would have the message applied twice.
-            self._journal.emit(_requested(message), {"ctlCursor": message.id, "workerStatus": target})
-            log.info("run.control", run_id=self.state.run_id, action=message.action, status=target)
-            if message.action == "cancel":
-                self._interrupt("cancel")
-            self._changed.set()
+        """Apply a control message; each message is given once, in the order the store accepted them."""
+        self._standing.control(message)
 
     def _interrupt(self, reason: InterruptReason) -> None:
         if self._turn is not None:
@@ -175,7 +124,7 @@ class RunWorker:
 
     async def _loop(self) -> None:
         await self._wait_after_breaks()
-        while not self._leaving.is_set():
+        while not self._standing.leaving:
             match self.state.status:
                 case "queued" | "running" if not await self._slot_or_news():
                     continue
@@ -185,15 +134,15 @@ class RunWorker:
                     await self._take_turn()
                 case "pausing":
                     reason = self.state.reason or "manual"
-                    await self._change("pause_acknowledged", [RunPaused(reason=reason)], {})
+                    await self._standing.change("pause_acknowledged", [RunPaused(reason=reason)], {})
                 case "paused":
                     self._slot.give_back()
-                    await self._wait(None)
+                    await self._standing.wait(None)
                 case "cancelling":
                     await self._end("cancel_acknowledged", [RunCancelled(reason=self.state.reason or "manual")], {})
                 case "queued":
                     started = RunStarted(worker_id=self._worker_id, host=self._host, fence=self._journal.fence)
-                    await self._change("worker_started", [started], {"startedAt": utc_text(now_ms())})
+                    await self._standing.change("worker_started", [started], {"startedAt": utc_text(now_ms())})
                 case _:
                     return
         await self._flush()
@@ -202,8 +151,8 @@ class RunWorker:
         """True with a slot to work in; False when something happened before one was free."""
         if self._slot.take_now():
             return True
-        await self._done_or_news(self._slot.take())
-        return self._slot.held and not self._leaving.is_set()
+        await self._standing.done_or_news(self._slot.take())
+        return self._slot.held and not self._standing.leaving
 
     async def _lease_or_news(self) -> bool:
         """True when an agent may be started; False when something happened before that was sure.
@@ -212,25 +161,14 @@ class RunWorker:
         """
         lease = self._turns.lease
         if not lease.is_fresh:
-            await self._done_or_news(lease.settled())
-        return lease.is_fresh and not self._leaving.is_set() and may_take_turn(self.state.status)
-
-    async def _done_or_news(self, awaited: Coroutine[None, None, None]) -> None:
-        self._changed.clear()
-        waiting = asyncio.create_task(awaited)
-        news = asyncio.create_task(self._changed.wait())
-        try:
-            await asyncio.wait({waiting, news}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (waiting, news):
-                task.cancel()
-            await asyncio.gather(waiting, news, return_exceptions=True)
+            await self._standing.done_or_news(lease.settled())
+        return lease.is_fresh and not self._standing.leaving and may_take_turn(self.state.status)
 
     async def _wait_after_breaks(self) -> None:
         """A turn that breaks again and again is tried less and less often."""
         delay_s = restart_delay_s(self.state.broken_starts)
         if delay_s and self.state.status == "running":
-            await self._wait(delay_s)
+            await self._standing.wait(delay_s)
 
     async def _flush(self) -> None:
         with contextlib.suppress(Fenced):
@@ -268,10 +206,10 @@ class RunWorker:
         step = after_turn(config=self._turns.config, stats=end.stats, found=end.completion, error=end.error)
         while not await self._try(step):
             # A control message came first: a cancel ends the run instead, after a pause the step still holds.
-            if self.state.status == "cancelling" or self._leaving.is_set():
+            if self.state.status == "cancelling" or self._standing.leaving:
                 return
         if isinstance(step, NextTurn) and may_take_turn(self.state.status):
-            await self._wait(self._turns.config.loop_delay_sec)
+            await self._standing.wait(self._turns.config.loop_delay_sec)
 
     async def _try(self, step: Step) -> bool:
         match step:
@@ -295,41 +233,10 @@ class RunWorker:
 
     async def _end(self, event: LifecycleEvent, bodies: Sequence[Body], fields: Meta) -> bool:
         done = {**fields, "finishedAt": utc_text(now_ms()), "pid": ""}
-        ended = await self._change(event, bodies, done, end_ttl_s=self.state.end_ttl_s)
+        ended = await self._standing.change(event, bodies, done, end_ttl_s=self.state.end_ttl_s)
         if ended:
             log.info("run.ended", run_id=self.state.run_id, status=self.state.status)
         return ended
-
-    async def _change(
-        self, event: LifecycleEvent, bodies: Sequence[Body], fields: Meta, *, end_ttl_s: int | None = None
-    ) -> bool:
-        """Move to the next status; False when a control message came first, which then is applied."""
-        known = self.state.status
-        target = next_status(known, event)
-        self._inbox.in_transition = True
-        try:
-            changed = await self._journal.transition(
-                known, target, bodies, meta={**fields, "workerStatus": target}, end_ttl_s=end_ttl_s
-            )
-            if changed:
-                self.state.status = target
-        finally:
-            self._inbox.in_transition = False
-        self._changed.clear()
-        self._apply_waiting()
-        if not changed and self.state.status == known and not self._leaving.is_set():
-            # The message that changed the status in the store is on its way to us.
-            await self._changed.wait()
-        return changed
-
-    async def _wait(self, seconds: float | None) -> None:
-        """Wait for a control message, at most so long; None = as long as it takes."""
-        self._changed.clear()
-        if self._leaving.is_set():
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._changed.wait()
 
 
 def _host_error(error: OSError) -> RunError:
@@ -339,13 +246,3 @@ def _host_error(error: OSError) -> RunError:
         message=f"this host can't keep the turn's files ({what}): make room in Cody's state folder, then start again",
         retryable=True,
     )
-
-
-def _requested(message: ControlMessage) -> Body:
-    match message.action:
-        case "pause":
-            return RunPausing(reason=message.reason or "manual")
-        case "resume":
-            return RunResumed(reason=message.reason)
-        case "cancel":
-            return RunCancelling(reason=message.reason or "manual")
