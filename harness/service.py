@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import shutil
 import socket
 import uuid
@@ -21,15 +20,10 @@ from cody.contracts.run import (
     ControlAnswer,
     PreviewAnswer,
     PromptAnswer,
-    RunPage,
-    RunSnapshot,
-    RunStatus,
     StartRunAnswer,
     StartRunRequest,
-    TurnPage,
-    TurnRecord,
 )
-from cody.contracts.wire import epoch_ms, utc_text
+from cody.contracts.wire import utc_text
 from cody.errors import CodyError, NotFound, StoreUnavailable
 from cody.pipeline.pipeline import Pipeline
 from cody.redaction import Redactor, secrets_of
@@ -37,14 +31,17 @@ from cody.settings import Settings, process_secrets
 from cody.store import control, leases, meta, runs, subscribers
 from cody.store.availability import store_calls
 from cody.store.connection import ServerFacts, StoreServer, check, connect, open_store_server
-from cody.store.embedded import EmbeddedServer
 from cody.store.events import Frame
-from harness import epic, prompt
+from harness import epic
 from harness.crew import Crew
 from harness.journal import now_ms
 from harness.permission import check_allowed
+from harness.preview import prompt_of
+from harness.run_records import RunRecords
+from harness.store_server import kept_running
 from harness.sweep import become_subreaper
 from harness.tail import Cursor, TailHub
+from harness.tools.runner import tool_runner
 
 log = get_logger()
 
@@ -53,7 +50,6 @@ NO_STORE = (
     "Set REDIS_URL, or let Cody start a server of its own"
 )
 LOW_DISK_BYTES = 200 << 20
-SERVER_RESTART_S = 2.0
 SUBSCRIBER_TTL_KEEPALIVES = 3
 
 
@@ -75,6 +71,7 @@ class _Open:
     crew: Crew
     tails: TailHub
     pipeline: Pipeline
+    records: RunRecords
 
 
 class RunService:
@@ -102,7 +99,7 @@ class RunService:
             yield cls(settings, None)
             return
         try:
-            async with _kept_running(server), _parts(settings, server) as parts:
+            async with kept_running(server), _parts(settings, server) as parts:
                 yield cls(settings, parts)
         finally:
             await server.aclose()
@@ -157,47 +154,6 @@ class RunService:
             await store.crew.submit(run_id)
         return StartRunAnswer(run_id=run_id, stream_key=snapshot.stream_key, meta=snapshot)
 
-    async def page(self, *, limit: int, status: RunStatus | None, epic_id: str | None, cursor: str | None) -> RunPage:
-        """One page of runs, newest first; raises InvalidRequest for a cursor that no listing gave."""
-        with store_calls("list the runs"):
-            kept = await runs.page(
-                self._store.redis, limit=limit, now_ms=now_ms(), status=status, epic_id=epic_id, cursor=cursor
-            )
-        if kept.next_cursor is not None:
-            return kept
-        return await self._with_archived(kept, limit, status, epic_id, cursor)
-
-    async def _with_archived(
-        self, kept: RunPage, limit: int, status: RunStatus | None, epic_id: str | None, cursor: str | None
-    ) -> RunPage:
-        """The last page of what Redis keeps, gone on with by the archive: both list in the same order."""
-        if kept.runs:
-            last = kept.runs[-1]
-            cursor = runs.cursor_text(f"{epoch_ms(last.created_at)}:{last.run_id}")
-        try:
-            older = await (await self.pipeline.archive()).page(
-                limit=max(1, limit - len(kept.runs)), status=status, epic_id=epic_id, cursor=cursor
-            )
-        except CodyError as error:
-            # Runs that go on are all in Redis: to see them matters more than the history.
-            log.warning("runs.archive_not_listed", error=error.message)
-            return kept
-        if len(kept.runs) >= limit:
-            # The page is full; what is older begins the next one.
-            return kept.model_copy(update={"next_cursor": cursor if older.runs else None})
-        seen = {run.run_id for run in kept.runs}
-        return RunPage(
-            runs=[*kept.runs, *(run for run in older.runs if run.run_id not in seen)], next_cursor=older.next_cursor
-        )
-
-    async def snapshot(self, run_id: str) -> RunSnapshot:
-        """All of a run; raises NotFound."""
-        try:
-            with store_calls(f"read run {run_id}"):
-                return await runs.snapshot(self._store.redis, run_id, now_ms=now_ms())
-        except NotFound:
-            return await (await self.pipeline.archive()).snapshot(run_id)
-
     async def control(self, run_id: str, action: ControlAction, reason: str | None) -> ControlAnswer:
         """Accept a control message; raises NotFound, Conflict."""
         with store_calls(f"{action} run {run_id}"):
@@ -207,25 +163,14 @@ class RunService:
             self._store.crew.take(run_id)
         return ControlAnswer(run_id=run_id, status=status)
 
-    async def turns(self, run_id: str) -> TurnPage:
-        """All turns of a run, in order; raises NotFound."""
-        try:
-            with store_calls(f"read the turns of run {run_id}"):
-                return TurnPage(turns=await runs.turn_records(self._store.redis, run_id))
-        except NotFound:
-            return TurnPage(turns=await (await self.pipeline.archive()).turn_records(run_id))
-
-    async def turn(self, run_id: str, number: int) -> TurnRecord:
-        """One turn; raises NotFound."""
-        try:
-            with store_calls(f"read turn {number} of run {run_id}"):
-                return await runs.turn_record(self._store.redis, run_id, number)
-        except NotFound:
-            return await (await self.pipeline.archive()).turn_record(run_id, number)
+    @property
+    def records(self) -> RunRecords:
+        """Runs and turns, read; raises StoreUnavailable when there is no store."""
+        return self._store.records
 
     async def output_file(self, run_id: str, number: int) -> Path:
         """The raw output of a turn on this host; raises NotFound."""
-        record = await self.turn(run_id, number)
+        record = await self.records.turn(run_id, number)
         path = self._store.crew.turn_dir(run_id, record.turn) / "output.log"
         if not path.is_file():
             raise NotFound(f"the output of turn {number} of run {run_id} is not on this host ({socket.gethostname()})")
@@ -233,35 +178,18 @@ class RunService:
 
     async def prompt(self, run_id: str) -> PromptAnswer:
         """The prompt that the next turn would get; raises NotFound, InvalidRequest when the epic is gone."""
-        found = await self.snapshot(run_id)
+        found = await self.records.snapshot(run_id)
         with store_calls(f"read run {run_id}"):
             stored = meta.config_of(run_id, await runs.fields(self._store.redis, run_id))
-        redactor = self._store.crew.redactor(stored)
-
-        def assembled() -> str:
-            where = epic.locate(found.config, found.epic_id)
-            turn = (found.current_turn or 0) + 1
-            return prompt.assemble(
-                epic.read(where), epic=where, turn=turn, max_turns=found.config.max_turns, run_id=run_id
-            )
-
-        text = redactor.clean_text(await asyncio.to_thread(assembled))
-        raw = text.encode()
-        return PromptAnswer(run_id=run_id, prompt=text, sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw))
+        turn = (found.current_turn or 0) + 1
+        made = await prompt_of(found.config, found.epic_id, run_id, turn, self._store.crew.redactor(stored))
+        return PromptAnswer(run_id=run_id, prompt=made.prompt, sha256=made.sha256, bytes=made.bytes)
 
     async def preview(self, request: StartRunRequest) -> PreviewAnswer:
         """The prompt that such a run would begin with; starts nothing. Raises what `start` raises for the request."""
         check_allowed(request.config, self._settings)
         secrets = Redactor([*process_secrets(self._settings), *secrets_of(request.config.env)])
-
-        def assembled() -> str:
-            where = epic.locate(request.config, request.epic_id)
-            return prompt.assemble(
-                epic.read(where), epic=where, turn=1, max_turns=request.config.max_turns, run_id=None
-            )
-
-        raw = secrets.clean_text(await asyncio.to_thread(assembled)).encode()
-        return PreviewAnswer(prompt=raw.decode(), sha256=hashlib.sha256(raw).hexdigest(), bytes=len(raw))
+        return await prompt_of(request.config, request.epic_id, None, 1, secrets)
 
     async def open_stream(self, run_id: str, start: str) -> Cursor:
         """Where a reader begins; raises NotFound, InvalidRequest, StreamTrimmed."""
@@ -332,37 +260,11 @@ async def _parts(settings: Settings, server: StoreServer) -> AsyncIterator[_Open
     tailing = asyncio.create_task(tails.run(), name="tails")
     try:
         async with (
-            Pipeline.open(settings, server.url) as pipeline,
+            Pipeline.open(settings, server.url, open_toolbox=tool_runner) as pipeline,
             Crew.open(server.url, redis, settings, pipeline) as crew,
         ):
-            yield _Open(redis, server.facts, crew, tails, pipeline)
+            yield _Open(redis, server.facts, crew, tails, pipeline, RunRecords(redis, pipeline))
     finally:
         tailing.cancel()
         await asyncio.gather(tailing, return_exceptions=True)
         await redis.aclose()
-
-
-@asynccontextmanager
-async def _kept_running(server: StoreServer) -> AsyncIterator[None]:
-    """An embedded server that dies is started again, on the same socket and data; any other is its owner's."""
-    if server.embedded is None:
-        yield
-        return
-    restarting = asyncio.create_task(_restart(server.embedded), name="embedded server")
-    try:
-        yield
-    finally:
-        restarting.cancel()
-        await asyncio.gather(restarting, return_exceptions=True)
-
-
-async def _restart(embedded: EmbeddedServer) -> None:
-    while True:
-        log.error("store.server_died", exit_code=await embedded.wait_exit())
-        while True:
-            try:
-                await embedded.start()
-                break
-            except (CodyError, OSError) as error:
-                log.error("store.restart_failed", error=str(error)[:500])
-                await asyncio.sleep(SERVER_RESTART_S)

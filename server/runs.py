@@ -74,7 +74,7 @@ class RunEndpoints:
         return json_answer(await self._service.preview(await json_body(request, StartRunRequest)))
 
     async def page(self, request: Request, query: Query) -> Response:
-        found = await self._service.page(
+        found = await self._service.records.page(
             limit=whole_number(query, "limit", default=LISTED_BY_DEFAULT, at_least=1, at_most=LISTED_AT_MOST),
             status=run_status(query, "status"),
             epic_id=text(query, "epicId"),
@@ -83,7 +83,7 @@ class RunEndpoints:
         return json_answer(found)
 
     async def snapshot(self, request: Request, query: Query) -> Response:
-        return json_answer(await self._service.snapshot(_run_id(request)))
+        return json_answer(await self._service.records.snapshot(_run_id(request)))
 
     async def control(self, request: Request, query: Query) -> Response:
         asked = await json_body(request, ControlRequest)
@@ -111,10 +111,10 @@ class RunEndpoints:
         return Counted(EventStream(run_id, lambda: self._service.follow(run_id, cursor), self._streams), closed)
 
     async def turns(self, request: Request, query: Query) -> Response:
-        return json_answer(await self._service.turns(_run_id(request)))
+        return json_answer(await self._service.records.turns(_run_id(request)))
 
     async def turn(self, request: Request, query: Query) -> Response:
-        return json_answer(await self._service.turn(_run_id(request), _turn_number(request)))
+        return json_answer(await self._service.records.turn(_run_id(request), _turn_number(request)))
 
     async def output(self, request: Request, query: Query) -> ASGIApp:
         ranged = request.headers.get("range")

@@ -50,7 +50,7 @@ class SyncHost:
 
         async def is_ours(run_id: str) -> bool:
             try:
-                await service.snapshot(run_id)
+                await service.records.snapshot(run_id)
             except NotFound:
                 return False
             return True

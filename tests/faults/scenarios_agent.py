@@ -63,7 +63,7 @@ async def line_of_50_mb(seed: int) -> Measured:
         assert peak - before < 40 << 20, f"{(peak - before) >> 20} MiB more"
         dropped = sum(event["bytes"] for event in run.of("output_dropped"))
         assert dropped > 49 << 20, dropped
-        assert (await set_up.front.turn(run.run_id, 1)).output_bytes > 50 << 20
+        assert (await set_up.front.records.turn(run.run_id, 1)).output_bytes > 50 << 20
         return await _whole(set_up, run)
 
 

@@ -184,7 +184,7 @@ async def crash_loop(seed: int) -> Measured:
         assert end.error is not None
         assert end.error.code == "restart_budget_exhausted", end.error
         begins = [life.begin_ns for life in evidence.lifetimes(run.evidence)]
-        assert len((await set_up.front.turns(run.run_id)).turns) == 6, begins
+        assert len((await set_up.front.records.turns(run.run_id)).turns) == 6, begins
         return await set_up.measure(run, fault_ns)
 
 

@@ -48,7 +48,7 @@ async def equal_posts(seed: int) -> Measured:
                 *((set_up.front, second)[n % 2].start(request, idempotency_key="the same") for n in range(100))
             )
         ids = {answer.run_id for answer in answers}
-        listed = (await set_up.front.page(limit=100, status=None, epic_id=None, cursor=None)).runs
+        listed = (await set_up.front.records.page(limit=100, status=None, epic_id=None, cursor=None)).runs
         return Measured(duplicated=max(len(ids), len(listed)) - 1)
 
 

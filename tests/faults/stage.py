@@ -113,7 +113,7 @@ class Watched:
                 await asyncio.shield(self._task)
         except TimeoutError:
             raise AssertionError(f"run {self.run_id} did not end; last: {self.events[-12:]}") from None
-        return await self.service.snapshot(self.run_id)
+        return await self.service.records.snapshot(self.run_id)
 
     async def close(self) -> None:
         if self._task is not None:

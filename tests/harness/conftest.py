@@ -115,7 +115,7 @@ class Watched:
         async with asyncio.timeout(deadline_s):
             await self._task
         self.check()
-        return await self.service.snapshot(self.run_id)
+        return await self.service.records.snapshot(self.run_id)
 
     def check(self) -> None:
         """What holds for every run: contiguous numbers, complete envelopes."""

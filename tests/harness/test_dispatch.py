@@ -45,7 +45,7 @@ async def test_the_runs_above_the_concurrency_wait_in_line(
             await run.until("turn_started")
 
         async def places() -> list[int | None]:
-            return [(await service.snapshot(run.run_id)).queue_place for run in runs]
+            return [(await service.records.snapshot(run.run_id)).queue_place for run in runs]
 
         async def three_wait() -> bool:
             return await places() == [None, None, 1, 2, 3]
@@ -90,7 +90,7 @@ async def test_a_server_without_slots_only_hands_out(workspace: Any, settings: S
     async with AsyncExitStack() as stack:
         front = await stack.enter_async_context(serving(settings.model_copy(update={"concurrency": 0})))
         run = await watched(front, workspace.request("STOP.touch()"))
-        assert (await front.snapshot(run.run_id)).status == "queued"
+        assert (await front.records.snapshot(run.run_id)).status == "queued"
         other = settings.model_copy(update={"state_dir": settings.state_dir.with_name("other")})
         await stack.enter_async_context(serving(other))
         assert (await run.end()).status == "completed"
@@ -172,7 +172,7 @@ async def test_a_worker_that_is_told_to_end_hands_its_run_on_at_once(
             """
             run = await watched(front, workspace.request(code))
             await run.until("subprocess_output")
-            owner = first if (await front.snapshot(run.run_id)).pid in descendants(first.pid) else second
+            owner = first if (await front.records.snapshot(run.run_id)).pid in descendants(first.pid) else second
             owner.terminate()
             (workspace.path.parent / "go").touch()
             end = await run.end(60)

@@ -33,7 +33,7 @@ async def test_turns_are_made_until_the_stop_file_is_there(workspace: Any, start
     assert (end.stats.cached_input_tokens, end.stats.tests_passed, end.stats.tests_failed) == (120, 9, 3)
     assert end.started_at is not None
     assert end.finished_at is not None
-    records = (await service.turns(run.run_id)).turns
+    records = (await service.records.turns(run.run_id)).turns
     assert [(r.turn, r.status, r.exit_code, r.token_usage.total_tokens) for r in records] == [
         (1, "completed", 0, 107),
         (2, "completed", 0, 207),
@@ -55,7 +55,7 @@ async def test_everything_is_seen_while_the_turn_still_runs(
     assert "turn_completed" not in run.types
 
     async def numbers_are_there() -> bool:
-        live = await service.snapshot(run.run_id)
+        live = await service.records.snapshot(run.run_id)
         assert live.status == "running"
         return (live.stats.tokens, live.stats.tests_passed, live.current_turn) == (
             107,
@@ -64,10 +64,10 @@ async def test_everything_is_seen_while_the_turn_still_runs(
         ) and live.stats.files_written >= 1
 
     await eventually(numbers_are_there)
-    live = await service.snapshot(run.run_id)
+    live = await service.records.snapshot(run.run_id)
     assert live.pid == run.of("turn_started")[0]["pid"]
     os.kill(live.pid, 0)
-    (record,) = (await service.turns(run.run_id)).turns
+    (record,) = (await service.records.turns(run.run_id)).turns
     assert record.status == "running"
     (workspace.path.parent / "go").touch()
     assert (await run.end()).status == "completed"
@@ -200,7 +200,7 @@ async def test_loud_output_is_sampled_in_events_and_whole_on_disk(
     assert raw == b"".join(b"line %d " % n + b"x" * 90 + b"\n" for n in range(30_000))
     assert sum(len(e["text"].encode()) + 1 for e in shown) + sum(e["bytes"] for e in dropped) == len(raw)
     assert all(raw[event["logOffset"] :].startswith(b"line ") for event in dropped)
-    (record,) = (await service.turns(run.run_id)).turns
+    (record,) = (await service.records.turns(run.run_id)).turns
     assert (record.output_bytes, end.status) == (len(raw), "completed")
 
 
@@ -266,6 +266,6 @@ async def test_what_is_wrong_is_refused_before_anything_starts(workspace: Any, s
         await service.start(with_config(working_dir=str(workspace.path.parent)))
     with pytest.raises(Forbidden, match="allow-danger"):
         await service.start(with_config(sandbox="danger-full-access"))
-    assert (await service.page(limit=10, status=None, epic_id=None, cursor=None)).runs == []
+    assert (await service.records.page(limit=10, status=None, epic_id=None, cursor=None)).runs == []
     with pytest.raises(NotFound):
-        await service.snapshot("00000000-0000-0000-0000-000000000000")
+        await service.records.snapshot("00000000-0000-0000-0000-000000000000")

@@ -69,7 +69,7 @@ async def test_a_resumed_conversation_goes_on_and_its_cumulative_usage_is_subtra
     run = await start(await codex("resume", session="resume", maxTurns=2))
     end = await run.end(60)
     assert end.status == "completed", end.error
-    first, second = (await service.turns(run.run_id)).turns
+    first, second = (await service.records.turns(run.run_id)).turns
     assert first.thread_id is not None
     assert first.thread_id == second.thread_id
     assert run.of("turn_started")[1]["threadId"] == first.thread_id
@@ -146,7 +146,7 @@ async def failure_of(service: RunService, request: StartRunRequest) -> Any:
     cursor = await service.open_stream(run_id, "0")
     async for _ in service.follow(run_id, cursor):
         pass
-    end = await service.snapshot(run_id)
+    end = await service.records.snapshot(run_id)
     assert end.status == "failed"
     return end.error
 

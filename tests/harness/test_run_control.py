@@ -48,7 +48,7 @@ async def test_pause_waits_for_the_turns_end_and_resume_goes_on(
     assert "turn_completed" not in run.types
     (workspace.path.parent / "go1").touch()
     await run.until("run_paused")
-    paused = await service.snapshot(run.run_id)
+    paused = await service.records.snapshot(run.run_id)
     assert (paused.status, paused.reason, paused.pid, paused.current_turn) == ("paused", "lunch", None, 1)
     with pytest.raises(Conflict):
         await service.control(run.run_id, "pause", None)
@@ -98,7 +98,7 @@ async def test_cancel_ends_a_stubborn_agent_and_its_daemons_now(
     assert (end.status, end.reason, end.pid) == ("cancelled", "manual", None)
     assert marked(run.run_id) == []
     assert run.types[-3:] == ["run_cancelling", "turn_interrupted", "run_cancelled"]
-    assert (await service.turn(run.run_id, 1)).status == "interrupted"
+    assert (await service.records.turn(run.run_id, 1)).status == "interrupted"
 
 
 async def test_cancel_while_paused_and_during_the_delay(workspace: Any, start: Any, service: RunService) -> None:
@@ -187,7 +187,7 @@ async def test_a_shutdown_mid_turn_leaves_the_run_to_be_taken_up_again(
         await run.until("subprocess_output")
         await first.shutdown()
         assert marked(run.run_id) == []
-        left = await first.snapshot(run.run_id)
+        left = await first.records.snapshot(run.run_id)
         assert left.status == "running"
         assert not await redis.exists(keys.lock(run.run_id))
         await run.until("turn_interrupted")
@@ -213,7 +213,7 @@ async def test_a_shutdown_can_be_told_to_cancel(workspace: Any, settings: Settin
         run.listen()
         await run.until("subprocess_output")
         await service.shutdown()
-        end = await service.snapshot(run_id)
+        end = await service.records.snapshot(run_id)
         await run.close()
     assert (end.status, end.reason) == ("cancelled", "system")
     assert marked(run_id) == []
@@ -233,7 +233,7 @@ async def test_a_paused_run_survives_a_restart(workspace: Any, settings: Setting
         again = Watched(second, run.run_id)
         again.listen()
         await again.until("run_recovered")
-        assert (await second.snapshot(run.run_id)).status == "paused"
+        assert (await second.records.snapshot(run.run_id)).status == "paused"
         await second.control(run.run_id, "resume", None)
         assert (await again.end()).status == "completed"
 
@@ -267,7 +267,7 @@ async def test_two_services_share_the_runs_and_each_run_has_one_worker(
         await run.until("turn_started")
         two._store.crew.take(run_id)
         await eventually(lambda: run_id not in two._store.crew._tasks)
-        assert (await two.snapshot(run_id)).fence == 1
+        assert (await two.records.snapshot(run_id)).fence == 1
         # Control through the process that does not own the run.
         assert (await two.control(run_id, "cancel", None)).status == "cancelling"
         assert (await run.end()).status == "cancelled"

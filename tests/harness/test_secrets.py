@@ -66,7 +66,7 @@ async def test_no_secret_is_in_any_event_log_row_or_file(
         assert end.status == "completed", end.error
         sent += [json.dumps(event).encode() for event in run.events]
         sent.append(end.model_dump_json(by_alias=True).encode())
-        sent.append((await service.turns(run.run_id)).model_dump_json(by_alias=True).encode())
+        sent.append((await service.records.turns(run.run_id)).model_dump_json(by_alias=True).encode())
         sent.append((await service.prompt(run.run_id)).model_dump_json(by_alias=True).encode())
         log = (await service.output_file(run.run_id, 1)).read_text()
     # Not all is gone: what was redacted is marked, and what is no secret is there.

@@ -66,7 +66,7 @@ async def test_a_turn_of_codex_is_a_response_with_all_that_it_did(
     run = await start(await codex("commands", maxTurns=1))
     await run.end(60)
     (response,) = await responses(service, run.run_id)
-    (record,) = (await service.turns(run.run_id)).turns
+    (record,) = (await service.records.turns(run.run_id)).turns
     assert (response.id, response.thread_id) == (record.response_id, record.thread_id)
     assert response.turn_id == f"{run.run_id}:1"
     assert (response.status, response.provider_id) == ("complete", "codex")
@@ -110,7 +110,7 @@ async def test_a_turn_of_a_command_ends_with_its_last_words(workspace: Any, star
     run = await start(workspace.request("print('working')\nprint('all is done')", maxTurns=1))
     await run.end()
     (response,) = await responses(service, run.run_id)
-    (record,) = (await service.turns(run.run_id)).turns
+    (record,) = (await service.records.turns(run.run_id)).turns
     assert (response.status, response.provider_id, response.thread_id) == ("complete", "command", run.run_id)
     assert [item.content for item in response.output_items if isinstance(item, Message)] == [record.last_message]
     assert "all is done" in (record.last_message or "")
@@ -139,7 +139,7 @@ async def test_a_run_that_redis_has_let_go_of_is_read_from_the_archive(
 ) -> None:
     run = await start(workspace.request("print('once')", maxTurns=1))
     kept = await run.end()
-    (turn,) = (await service.turns(run.run_id)).turns
+    (turn,) = (await service.records.turns(run.run_id)).turns
     archive = await service.pipeline.archive()
 
     async def is_archived() -> bool:
@@ -153,11 +153,11 @@ async def test_a_run_that_redis_has_let_go_of_is_read_from_the_archive(
 
     await eventually(may_go, "the archive has all of it")
     await redis.flushdb()
-    found = await service.snapshot(run.run_id)
+    found = await service.records.snapshot(run.run_id)
     assert (found.status, found.stats, found.config) == (kept.status, kept.stats, kept.config)
-    assert (await service.turns(run.run_id)).turns == [turn]
-    assert await service.turn(run.run_id, 1) == turn
-    page = await service.page(limit=10, status=None, epic_id=None, cursor=None)
+    assert (await service.records.turns(run.run_id)).turns == [turn]
+    assert await service.records.turn(run.run_id, 1) == turn
+    page = await service.records.page(limit=10, status=None, epic_id=None, cursor=None)
     assert [one.run_id for one in page.runs] == [run.run_id]
 
 
@@ -177,12 +177,12 @@ async def test_a_run_of_a_redis_that_went_back_in_time_is_not_worked_on(
             return any(run_id in reason and "went back in time" in reason for reason in told)
 
         await eventually(is_told)
-        assert (await service.snapshot(run_id)).status == "queued"
+        assert (await service.records.snapshot(run_id)).status == "queued"
         assert await events.after(redis, run_id, "0") == [await events.first(redis, run_id)]
         fresh = await service.start(workspace.request("print('others go on')", maxTurns=1))
 
         async def is_completed() -> bool:
-            return (await service.snapshot(fresh.run_id)).status == "completed"
+            return (await service.records.snapshot(fresh.run_id)).status == "completed"
 
         await eventually(is_completed)
         await service.control(run_id, "cancel", None)
@@ -197,7 +197,7 @@ async def test_a_run_goes_on_while_the_archive_is_away(
         run = await service.start(workspace.request("print('on')", maxTurns=1))
 
         async def is_completed() -> bool:
-            return (await service.snapshot(run.run_id)).status == "completed"
+            return (await service.records.snapshot(run.run_id)).status == "completed"
 
         await eventually(is_completed)
         await own_postgres.start()

@@ -213,7 +213,7 @@ os.symlink({str(target)!r}, place)
         run = Watched(service, (await service.start(request(link, code, maxTurns=2))).run_id)
         run.listen()
         await run.end()
-        turns = (await service.turns(run.run_id)).turns
+        turns = (await service.records.turns(run.run_id)).turns
     assert [turn.status for turn in turns[:2]] == ["completed", "failed"]
     error = turns[1].error
     assert error is not None
