@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ from cody.store.embedded import EmbeddedServer
 from cody.store.server_binary import find_server_binary
 
 Wait = Callable[..., Awaitable[None]]
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # Begun in the background by a shell: every process that a test starts would be deaf to Ctrl-C too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
