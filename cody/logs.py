@@ -10,37 +10,14 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Annotated, Any, Literal, TextIO
+from typing import Any, TextIO
 
 import orjson
 import structlog
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from cody.errors import ConfigurationError
 from cody.redaction import Redactor
-
-LogLevel = Literal["debug", "info", "warning", "error", "critical"]
-
-
-class _LogSettings(BaseSettings):
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    level: Annotated[LogLevel, Field(validation_alias="CODY_LOG_LEVEL")] = "info"
-
-    @field_validator("level", mode="before")
-    @classmethod
-    def _any_case(cls, value: object) -> object:
-        return (value.lower() or "info") if isinstance(value, str) else value
-
-
-def log_level() -> LogLevel:
-    """The level that CODY_LOG_LEVEL asks for; raises ConfigurationError."""
-    try:
-        return _LogSettings().level
-    except ValidationError:
-        raise ConfigurationError("CODY_LOG_LEVEL: use debug, info, warning, error or critical") from None
+from cody.settings import LogLevel
 
 
 class _Lines:
@@ -83,7 +60,7 @@ def _shown(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
     return event
 
 
-def configure_logs(level: LogLevel, *, stream: TextIO | None = None, redactor: Redactor | None = None) -> None:
+def configure_logs(level: LogLevel = "info", *, stream: TextIO | None = None, redactor: Redactor | None = None) -> None:
     """From here on every log line of this process goes to `stream` (default: stderr), from this level up.
 
     What `redactor` knows as secrets is replaced in each of them.

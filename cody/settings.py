@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,6 +20,8 @@ from cody.errors import ConfigurationError
 from cody.redaction import Secret, secrets_of
 
 DEFAULT_PORT = 8899
+
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 
 def _names(*names: str) -> AliasChoices:
@@ -73,6 +76,9 @@ class Settings(BaseSettings):
     anthropic_base_url: Annotated[str | None, Field(validation_alias=_names("ANTHROPIC_BASE_URL"))] = None
     models: Annotated[tuple[str, ...], NoDecode, Field(validation_alias=_names("CODY_MODELS"))] = ()
     """Models that may be asked, separated by commas; empty = all."""
+    log_level: Annotated[LogLevel, Field(validation_alias=_names("CODY_LOG_LEVEL"))] = "info"
+    sync_token: Annotated[str | None, Field(validation_alias=_names("CODY_SYNC_TOKEN"))] = None
+    """What `cody push` and `cody pull` send to the other side; null = what is kept for it here."""
 
     @classmethod
     def settings_customise_sources(
@@ -105,13 +111,18 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        *("redis_url", "redis_server", "codex_bin", "url", "secret_key", "token", "database_url"),
+        *("redis_url", "redis_server", "codex_bin", "url", "secret_key", "token", "sync_token", "database_url"),
         *("openai_api_key", "openai_base_url", "anthropic_api_key", "anthropic_base_url"),
         mode="before",
     )
     @classmethod
     def _empty_is_unset(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return (value.lower() or "info") if isinstance(value, str) else value
 
     @field_validator("state_dir")
     @classmethod
@@ -178,6 +189,7 @@ def process_secrets(settings: Settings) -> list[Secret]:
         for name, value in (
             ("CODY_SECRET_KEY", settings.secret_key),
             ("CODY_TOKEN", settings.token),
+            ("CODY_SYNC_TOKEN", settings.sync_token),
             ("OPENAI_API_KEY", settings.openai_api_key),
             ("ANTHROPIC_API_KEY", settings.anthropic_api_key),
         )
@@ -208,6 +220,11 @@ AGENT_ENVIRONMENT = frozenset(
 def agent_environment() -> dict[str, str]:
     """The allow-listed part of this process's environment (LC_* included)."""
     return {name: value for name, value in os.environ.items() if name in AGENT_ENVIRONMENT or name.startswith("LC_")}
+
+
+def environment() -> Mapping[str, str]:
+    """All of this process's environment, as it is now: for processes that are Cody's own, and what is no setting of its."""
+    return os.environ
 
 
 def tracing_exporter() -> str | None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import structlog
 
 from cody.contracts.run_config import CompletionConfig
 from cody.errors import ConfigurationError
+from cody.line_pattern import LinePattern
 from harness.epic import STOP_FILE, Epic, is_in_place
 from harness.regular_file import NotRegular, ReadRange, opened, text_of_tail, why_unreadable
 
@@ -178,7 +178,7 @@ def baseline_of(size: int, read: ReadRange, completion: CompletionConfig) -> Log
     known: Counter[str] = Counter()
     if completion.pattern is not None:
         lines = _whole_lines(read, max(0, size - MAX_SCAN_BYTES), 0, size)
-        known.update(_hash(text) for _, text in _matching(lines, re.compile(completion.pattern)))
+        known.update(_hash(text) for _, text in _matching(lines, LinePattern(completion.pattern)))
     return LogBaseline(
         size=size,
         kept_sha256=_kept_sha256(read, size),
@@ -215,7 +215,7 @@ def completed_line(baseline: LogBaseline, size: int, read: ReadRange, completion
     """
     if completion.pattern is None:
         return None
-    pattern = re.compile(completion.pattern)
+    pattern = LinePattern(completion.pattern)
     if size >= baseline.size and _kept_sha256(read, baseline.size) == baseline.kept_sha256:
         lines = _whole_lines(read, max(baseline.size, size - MAX_TAIL_BYTES), baseline.size, size)
         found = list(_matching(lines[-completion.scan_tail_lines :], pattern))
@@ -227,7 +227,7 @@ def completed_line(baseline: LogBaseline, size: int, read: ReadRange, completion
 
 
 def _new_in_rewritten(
-    lines: Sequence[bytes], pattern: re.Pattern[str], tail_lines: int, known: Mapping[str, int]
+    lines: Sequence[bytes], pattern: LinePattern, tail_lines: int, known: Mapping[str, int]
 ) -> str | None:
     found = list(_matching(lines, pattern))
     surplus = Counter(_hash(text) for _, text in found) - Counter(known)
@@ -237,10 +237,10 @@ def _new_in_rewritten(
     return None
 
 
-def _matching(lines: Iterable[bytes], pattern: re.Pattern[str]) -> Iterable[tuple[int, str]]:
+def _matching(lines: Iterable[bytes], pattern: LinePattern) -> Iterable[tuple[int, str]]:
     for index, line in enumerate(lines):
         text = line[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip("\r")
-        if pattern.search(text):
+        if pattern.matches(text):
             yield index, text
 
 

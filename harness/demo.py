@@ -28,7 +28,7 @@ from cody.contracts.run import RunSnapshot, StartRunRequest
 from cody.contracts.run_config import RunConfig
 from cody.errors import CodyError, ConfigurationError
 from cody.logs import configure_logs
-from cody.settings import Settings, agent_environment, load_settings
+from cody.settings import Settings, agent_environment, environment, load_settings
 from cody.tokens import TokenStore
 from harness import findings
 from harness.probe import run_probe
@@ -186,7 +186,7 @@ def _check_agent(settings: Settings) -> Path:
 @asynccontextmanager
 async def _model(demo: Demo, arguments: argparse.Namespace) -> AsyncIterator[Model]:
     env = agent_environment()
-    signed_in = findings.credentials(env, os.environ).state == "ok"
+    signed_in = findings.credentials(env, environment()).state == "ok"
     key = env.get("OPENAI_API_KEY")
     if not arguments.replay and (arguments.model or signed_in or key):
         # codex exec reads only this name. Not in the run's config: that is kept, and shown.
@@ -203,7 +203,7 @@ async def _model(demo: Demo, arguments: argparse.Namespace) -> AsyncIterator[Mod
 async def _server(demo: Demo, own_env: Mapping[str, str]) -> AsyncIterator[str]:
     """A real server process of the demo's own, on a state folder of its own; its URL."""
     # Nothing of the user's settings: their Redis, say, has servers that would take the demo's run over.
-    kept = {name: value for name, value in os.environ.items() if name in KEPT_SETTINGS or not _is_setting(name)}
+    kept = {name: value for name, value in environment().items() if name in KEPT_SETTINGS or not _is_setting(name)}
     settings = load_settings(state_dir=demo.state_dir, host="127.0.0.1")
     flags = ["--port", "0", "--idle-exit", SERVER_IDLE_EXIT_S, "--on-shutdown", "cancel"]
     started = await start_server(settings, *flags, f"--workspace-root={demo.workspace}", env={**kept, **own_env})

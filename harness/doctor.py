@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cody.errors import CodyError
 from cody.logs import configure_logs
-from cody.settings import Settings, agent_environment, load_settings
+from cody.settings import Settings, agent_environment, environment, load_settings
 from harness import findings
 from harness.findings import Finding
 
@@ -41,7 +41,7 @@ async def examine(settings: Settings, working_dir: Path) -> list[Finding]:
         agent.append(findings.sandbox(binary, env))
     return [
         *agent,
-        findings.credentials(env, os.environ),
+        findings.credentials(env, environment()),
         await findings.store(settings),
         await findings.server(settings),
         findings.state_folder(settings.state_dir),
@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.json:
         print(json.dumps({"ok": ok, "checks": [asdict(finding) for finding in found]}, indent=2))
     else:
-        print("\n".join(lines(found, colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR"))))
+        print("\n".join(lines(found, colour=sys.stdout.isatty() and not environment().get("NO_COLOR"))))
     return 0 if ok else 1
 
 

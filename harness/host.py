@@ -13,7 +13,7 @@ import uvloop
 from structlog import get_logger
 
 from cody.errors import CodyError, ConfigurationError
-from cody.logs import configure_logs, log_level
+from cody.logs import configure_logs
 from cody.pipeline.tracing import tracing
 from cody.redaction import Redactor
 from cody.settings import Settings, load_settings, process_secrets, rooted
@@ -95,10 +95,10 @@ async def _work(settings: Settings) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Work until a signal; the exit code."""
     options = _arguments(argv)
-    configure_logs(log_level())
+    configure_logs()
     try:
         settings = _settings(options)
-        configure_logs(log_level(), redactor=Redactor(process_secrets(settings)))
+        configure_logs(settings.log_level, redactor=Redactor(process_secrets(settings)))
         with tracing("cody-worker"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_work(settings))
     except CodyError as error:

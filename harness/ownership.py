@@ -41,6 +41,10 @@ from harness.worker import RunWorker
 
 log = get_logger()
 
+TTL_BY_ARCHIVE = 0
+"""Of a run that ends: Redis keeps it until the projector has all of it, which then sets `run_ttl_s`. Set here, the TTL would
+let Redis forget a run that the archive never got: down for a week, halted, or not running at all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -164,7 +168,7 @@ class Ownership:
             status=status,
             stats=stats,
             turns_begun=_number(self._run_id, fields, "currentTurn"),
-            end_ttl_s=self._shared.settings.run_ttl_s,
+            end_ttl_s=TTL_BY_ARCHIVE,
             reason=fields.get("reason"),
             broken_starts=_number(self._run_id, fields, "brokenStarts"),
         )
@@ -176,9 +180,7 @@ class Ownership:
         log.error("run.unworkable", run_id=self._run_id, code=failure.code, error=failure.message)
         target: RunStatus = "cancelled" if status == "cancelling" else "failed"
         body: Body = RunCancelled(reason="error") if status == "cancelling" else RunFailed(error=failure)
-        self.ended = await journal.transition(
-            status, target, [body], meta=ended, end_ttl_s=self._shared.settings.run_ttl_s
-        )
+        self.ended = await journal.transition(status, target, [body], meta=ended, end_ttl_s=TTL_BY_ARCHIVE)
 
     async def _recover(self, journal: Journal, fields: Mapping[str, str], state: RunState) -> None:
         """Make sure that nothing of the worker before us lives here, and record the turn that it could not end."""

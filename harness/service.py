@@ -14,6 +14,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 from structlog import get_logger
 
+from cody.contracts.epic_log import EpicLog, LogName
 from cody.contracts.health import Health, WorkerHealth
 from cody.contracts.run import (
     ControlAction,
@@ -33,7 +34,10 @@ from cody.store.availability import store_calls
 from cody.store.connection import ServerFacts, StoreServer, check, connect, open_store_server
 from cody.store.events import Frame
 from harness import epic
+from harness.archived_events import Archived, ArchivedEvents
 from harness.crew import Crew
+from harness.epic_log import read_log
+from harness.health import archive_health, redis_health, weaknesses
 from harness.journal import now_ms
 from harness.permission import check_allowed
 from harness.preview import prompt_of
@@ -170,11 +174,25 @@ class RunService:
 
     async def output_file(self, run_id: str, number: int) -> Path:
         """The raw output of a turn on this host; raises NotFound."""
+        return await self._turn_file(run_id, number, "output.log", "output")
+
+    async def prompt_file(self, run_id: str, number: int) -> Path:
+        """The prompt that a turn got, on this host; raises NotFound."""
+        return await self._turn_file(run_id, number, "prompt.md", "prompt")
+
+    async def _turn_file(self, run_id: str, number: int, name: str, what: str) -> Path:
         record = await self.records.turn(run_id, number)
-        path = self._store.crew.turn_dir(run_id, record.turn) / "output.log"
+        path = self._store.crew.turn_dir(run_id, record.turn) / name
         if not path.is_file():
-            raise NotFound(f"the output of turn {number} of run {run_id} is not on this host ({socket.gethostname()})")
+            raise NotFound(f"the {what} of turn {number} of run {run_id} is not on this host ({socket.gethostname()})")
         return path
+
+    async def epic_log(self, run_id: str, name: LogName) -> EpicLog:
+        """A log of the run's epic as it is now, without secrets; raises NotFound."""
+        with store_calls(f"read run {run_id}"):
+            kept = await runs.fields(self._store.redis, run_id)
+        stored = meta.config_of(run_id, kept)
+        return await read_log(run_id, stored, kept["epicId"], name, self._store.crew.redactor(stored))
 
     async def prompt(self, run_id: str) -> PromptAnswer:
         """The prompt that the next turn would get; raises NotFound, InvalidRequest when the epic is gone."""
@@ -191,13 +209,21 @@ class RunService:
         secrets = Redactor([*process_secrets(self._settings), *secrets_of(request.config.env)])
         return await prompt_of(request.config, request.epic_id, None, 1, secrets)
 
-    async def open_stream(self, run_id: str, start: str) -> Cursor:
-        """Where a reader begins; raises NotFound, InvalidRequest, StreamTrimmed."""
+    async def open_stream(self, run_id: str, start: str) -> Cursor | Archived:
+        """Where a reader begins, in Redis or in the archive; raises NotFound, InvalidRequest, StreamTrimmed."""
+        store = self._store
+        archived = ArchivedEvents(store.redis, store.pipeline)
         with store_calls(f"read the events of run {run_id}"):
-            return await self._store.tails.open(run_id, start)
+            try:
+                cursor = await store.tails.open(run_id, start)
+            except NotFound:
+                return await archived.open(run_id, start)
+            return (await archived.whole(run_id) if cursor.ended and start == "0" else None) or cursor
 
-    def follow(self, run_id: str, cursor: Cursor) -> AsyncIterator[list[Frame]]:
+    def follow(self, run_id: str, cursor: Cursor | Archived) -> AsyncIterator[list[Frame]]:
         """Events after the cursor as they come, to the run's end; raises StreamTrimmed."""
+        if isinstance(cursor, Archived):
+            return ArchivedEvents(self._store.redis, self._store.pipeline).follow(run_id, cursor)
         return self._store.tails.follow(run_id, cursor)
 
     async def touch_subscriber(self, run_id: str, client_id: str) -> None:
@@ -228,6 +254,9 @@ class RunService:
             except CodyError as error:
                 checks["redis"], ready = error.message, False
             degraded += [f"run {run_id} was halted: {reason}" for run_id, reason in self._parts.crew.halted.items()]
+            archive = await archive_health(self._parts.pipeline, projects=self._settings.projector)
+            checks["sql"] = archive.state
+            degraded += weaknesses(archive)
         free = shutil.disk_usage(self._settings.state_dir).free
         checks["disk"] = f"ok ({free >> 20} MiB free)"
         if free < LOW_DISK_BYTES:
@@ -236,16 +265,18 @@ class RunService:
         return Readiness(ready, checks, degraded)
 
     async def health(self) -> Health:
-        """Who works on what, on all hosts; raises StoreUnavailable."""
+        """Who works on what, on all hosts, and how the parts do that all rests on; raises StoreUnavailable."""
         store = self._store
         with store_calls("look who works"):
             found = await leases.owners(store.redis, ttl_ms=self._settings.lock_ttl_ms)
             queued = await runs.queued(store.redis)
+        redis = await redis_health(store.redis)
+        archive = await archive_health(store.pipeline, projects=self._settings.projector)
         workers = [
             WorkerHealth(worker_id=one.worker_id, host=one.host, runs=list(one.run_ids), lease_age_ms=one.lease_age_ms)
             for one in found
         ]
-        return Health(workers=workers, queued=queued)
+        return Health(workers=workers, queued=queued, redis=redis, archive=archive)
 
     async def shutdown(self) -> None:
         """End every agent within the grace and leave each run to be taken up again, or cancel it, as the settings say."""

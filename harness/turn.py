@@ -21,7 +21,7 @@ from cody.contracts.run_events import (
 )
 from cody.contracts.wire import utc_text
 from cody.errors import CodyError
-from cody.pipeline.tracing import span
+from cody.pipeline.tracing import current_trace_context, span
 from cody.store import meta
 from harness.agents.base import AgentExit, Body, TurnOutcome, TurnReader, TurnRequest
 from harness.journal import now_ms
@@ -68,7 +68,9 @@ class Turn:
         self._interrupted: InterruptReason | None = None
         self._process: AgentProcess | None = None
         self._limits = TurnLimits(series.config.budget, self._stop)
-        self._watch = TurnWatch(series.epic, series.config.watch, self.emit, self._limits.active)
+        # Other agents than codex tell of no patches: nothing of their workspace is read.
+        clean = series.redactor.clean_text if series.agent.name == "codex" else None
+        self._watch = TurnWatch(series.epic, series.config.watch, self.emit, self._limits.active, clean)
         self._stats_due = False
         self._record = TurnRecord(
             run_id=series.run_id,
@@ -100,7 +102,7 @@ class Turn:
 
     def emit(self, body: Body) -> None:
         """An event of this turn."""
-        own = body.model_copy(update={"turn": self.number})
+        own = self._watch.with_diff(body.model_copy(update={"turn": self.number}))
         self._journal.emit(own)
         if isinstance(own, FileWritten | FileDeleted) and own.source == "agent":
             self._watch.by_agent(own)
@@ -113,6 +115,9 @@ class Turn:
         """Make the turn; it always ends with a record and one of turn_completed, turn_failed, turn_interrupted."""
         run_id, agent = self._series.run_id, self._series.agent.name
         with span("run.turn", run_id=run_id, turn=self.number, agent=agent, response_id=self._record.response_id):
+            trace = current_trace_context()
+            self._record = self._record.model_copy(update={"traceparent": trace.traceparent})
+            self._response.trace = trace
             return await self._run()
 
     async def _run(self) -> TurnEnd:

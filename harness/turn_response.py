@@ -13,7 +13,14 @@ from structlog import get_logger
 
 from cody.contracts.responses import FINISH_STOP, ErrorInfo, Message, Usage
 from cody.contracts.run import RunError, TokenUsage
-from cody.contracts.stream_events import Payload, ResponseDone, ResponseError, ResponseStart, TurnAbortedByUser
+from cody.contracts.stream_events import (
+    Payload,
+    ResponseDone,
+    ResponseError,
+    ResponseStart,
+    TraceContext,
+    TurnAbortedByUser,
+)
 from cody.pipeline.adapters.base import whole_item
 from cody.pipeline.adapters.codex import NO_TOKENS, CodexAdapter
 from cody.pipeline.problems import problem
@@ -48,6 +55,8 @@ class TurnResponse:
         self._publisher = publisher
         self._facts = facts
         self._redactor = redactor
+        self.trace: TraceContext | None = None
+        """The turn's, once it has begun."""
         self._publication: Publication | None = None
         self._codex: CodexAdapter | None = None
 
@@ -90,7 +99,10 @@ class TurnResponse:
                 provider_id=facts.agent,
                 created_at=now_ms(),
             )
-            self._publication = self._publisher.begin(opening, redactor=self._redactor)
+            trace = self.trace
+            self._publication = self._publisher.begin(
+                opening, trace=None if trace is None else lambda: trace, redactor=self._redactor
+            )
             self._codex = CodexAdapter(opening, thread_usage=_usage(facts.thread_usage) or NO_TOKENS)
             self._codex.start()
         return self._publication

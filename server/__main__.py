@@ -16,7 +16,7 @@ import uvloop
 from structlog import get_logger
 
 from cody.errors import CodyError
-from cody.logs import configure_logs, log_level
+from cody.logs import configure_logs
 from cody.pipeline.tracing import tracing
 from cody.redaction import Redactor
 from cody.settings import load_settings, process_secrets, rooted
@@ -38,10 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     redactor = Redactor(())
     try:
         flags = flags_of(arguments)
-        configure_logs(log_level())
+        configure_logs()
         settings = rooted(load_settings(**flags))
         redactor = Redactor(process_secrets(settings))
-        configure_logs(log_level(), redactor=redactor)
+        configure_logs(settings.log_level, redactor=redactor)
         with tracing("cody-server"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, stop))
     except NotLoopback as error:

@@ -16,6 +16,7 @@ from server.audit import AuditLog
 from server.audited import entry_of
 from server.auth import LINK_LIFETIME_S, SESSION, SESSION_LIFETIME_S, Sessions, caller_of, session_cookie
 from server.body import json_body, optional_json_body
+from server.grants import Grants
 from server.guards import Site
 from server.problems import MethodNotAllowed, invalid_fields
 from server.query import Query, text, whole_number
@@ -27,9 +28,10 @@ LISTED_AT_MOST = 1_000
 
 
 class AccessEndpoints:
-    def __init__(self, tokens: TokenStore, sessions: Sessions, audit: AuditLog, site: Site) -> None:
+    def __init__(self, tokens: TokenStore, sessions: Sessions, grants: Grants, audit: AuditLog, site: Site) -> None:
         self._tokens = tokens
         self._sessions = sessions
+        self._grants = grants
         self._audit = audit
         self._site = site
 
@@ -72,6 +74,7 @@ class AccessEndpoints:
         value = session_cookie(request.scope["headers"], self._sessions.cookie_name)
         if value is not None:
             self._sessions.leave(value)
+            self._grants.check()
         return Response(status_code=204, headers={"set-cookie": self._cookie("", 0)})
 
     def _cookie(self, value: str, max_age_s: int) -> str:
@@ -94,15 +97,20 @@ class AccessEndpoints:
         await optional_json_body(request, Nothing)
         name = str(request.path_params["name"])
         value = await asyncio.to_thread(self._tokens.rotate, name)
-        self._sessions.end_those_of(name)
+        self._end_those_of(name)
         scope = next(one.scope for one in self._tokens.records() if one.name == name)
         return json_answer(NewToken(name=name, scope=scope, token=value))
 
     async def revoke(self, request: Request, query: Query) -> Response:
         name = str(request.path_params["name"])
         await asyncio.to_thread(self._tokens.revoke, name)
-        self._sessions.end_those_of(name)
+        self._end_those_of(name)
         return Response(status_code=204)
+
+    def _end_those_of(self, name: str) -> None:
+        """The sessions that were made with this token, and the streams that are open by it or by them."""
+        self._sessions.end_those_of(name)
+        self._grants.check()
 
     async def audit(self, request: Request, query: Query) -> Response:
         limit = whole_number(query, "limit", default=100, at_least=1, at_most=LISTED_AT_MOST)

@@ -14,8 +14,10 @@ from server.audit import AuditLog
 from server.audited import Audited
 from server.auth import Gate, Sessions
 from server.boundary import Boundary
+from server.grants import Grants
 from server.guards import Guard, Site
 from server.health import HealthEndpoints
+from server.kept_sessions import SessionFile
 from server.limits import Limits
 from server.metrics import Metrics
 from server.openapi import DocumentEndpoint
@@ -39,6 +41,7 @@ class Parts:
     metrics: Metrics
     tokens: TokenStore
     sessions: Sessions
+    grants: Grants
     limits: Limits
     audit: AuditLog
     sync: SyncHost
@@ -46,12 +49,15 @@ class Parts:
 
 def parts_of(service: RunService, site: Site, streams: OpenStreams, settings: Settings) -> Parts:
     """The parts for one application; opens and writes nothing."""
+    tokens = TokenStore(settings.state_dir, override=settings.token)
+    sessions = Sessions(site.port, file=SessionFile(settings.state_dir, site.port, tokens))
     return Parts(
         site=site,
         streams=streams,
         metrics=Metrics(streams, lambda: service.active_runs),
-        tokens=TokenStore(settings.state_dir, override=settings.token),
-        sessions=Sessions(site.port),
+        tokens=tokens,
+        sessions=sessions,
+        grants=Grants(tokens, sessions),
         limits=Limits(),
         audit=AuditLog(settings.state_dir),
         sync=SyncHost.of(service, settings),
@@ -65,7 +71,7 @@ def table_of(service: RunService, parts: Parts) -> list[Endpoint]:
         *ResponseEndpoints(service, parts.streams, parts.limits).table(),
         *SearchEndpoints(lambda: service.pipeline.archive()).table(),
         *HealthEndpoints(service, parts.metrics).table(),
-        *AccessEndpoints(parts.tokens, parts.sessions, parts.audit, parts.site).table(),
+        *AccessEndpoints(parts.tokens, parts.sessions, parts.grants, parts.audit, parts.site).table(),
         *SyncEndpoints(parts.sync.engine).table(),
         *StaticEndpoints().table(),
         *DocumentEndpoint(lambda: table).table(),
@@ -79,6 +85,7 @@ def build_app(
     """The whole API of this service, for requests to this site. Raises ConfigurationError for tokens that can't be used."""
     parts = parts or parts_of(service, site, streams, settings)
     parts.tokens.prepare()
+    parts.sessions.take_up()
     audited = Audited(router(table_of(service, parts)), parts.audit)
-    gated = Gate(audited, parts.tokens, parts.sessions, parts.limits)
+    gated = Gate(audited, parts.tokens, parts.sessions, parts.limits, parts.grants)
     return Traced(Boundary(Guard(gated, site), parts.metrics))

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cody.errors import Forbidden
 from cody.tokens import Caller, TokenStore, digest
 from cody.tokens import Scope as TokenScope
+from server.grants import Credential, Grant, Grants
+from server.kept_sessions import Kept, SessionFile
 from server.limits import Limits
 from server.problems import HttpError
 
@@ -45,13 +47,14 @@ class _Entry:
 
 @dataclass
 class Sessions:
-    """One-time links and the sessions that they become; in memory: a restart of the server ends them all.
+    """One-time links and the sessions that they become. A restart of the server ends links; sessions go on by `file`.
 
     Both are found by the hash of a random secret: how long a look-up takes tells nothing of the secret.
     """
 
     port: int
     clock: Callable[[], float] = time.monotonic
+    file: SessionFile | None = None
     _links: dict[str, _Entry] = field(default_factory=dict)
     _sessions: dict[str, _Entry] = field(default_factory=dict)
 
@@ -59,6 +62,20 @@ class Sessions:
     def cookie_name(self) -> str:
         """Browsers share cookies between the ports of a host; the name keeps two servers apart."""
         return f"cody_session_{self.port}"
+
+    def take_up(self) -> None:
+        """Go on with the sessions of the server that was here before."""
+        for one in self.file.load() if self.file is not None else ():
+            until = self.clock() + min(one.left_s, SESSION_LIFETIME_S)
+            self._sessions[one.sha256] = _Entry(Caller(f"{SESSION}{one.token}", one.scope), until)
+
+    def _keep(self) -> None:
+        if self.file is not None:
+            now = self.clock()
+            self.file.save(
+                Kept(key, entry.caller.name.removeprefix(SESSION), entry.caller.scope, entry.until - now)
+                for key, entry in self._sessions.items()
+            )
 
     def link(self, caller: Caller) -> str:
         """A code that is good once, for a short time; the session may do what its maker may, but never more than control."""
@@ -76,22 +93,29 @@ class Sessions:
         _drop_old(self._sessions, self.clock(), MAX_SESSIONS)
         value = secrets.token_urlsafe(32)
         self._sessions[digest(value)] = _Entry(entry.caller, self.clock() + SESSION_LIFETIME_S)
+        self._keep()
         return value, entry.caller
 
     def find(self, value: str) -> Caller | None:
         """Whose session this is."""
-        entry = self._sessions.get(digest(value))
+        return self.whose(digest(value))
+
+    def whose(self, sha256: str) -> Caller | None:
+        """As `find`, by the hash of the cookie's value."""
+        entry = self._sessions.get(sha256)
         return entry.caller if entry is not None and entry.until >= self.clock() else None
 
     def leave(self, value: str) -> None:
         """End the session."""
-        self._sessions.pop(digest(value), None)
+        if self._sessions.pop(digest(value), None) is not None:
+            self._keep()
 
     def end_those_of(self, token: str) -> None:
         """End all sessions and links that were made with this token: it counts no more, and so do they."""
         for entries in (self._links, self._sessions):
             for key in [key for key, entry in entries.items() if entry.caller.name == f"{SESSION}{token}"]:
                 del entries[key]
+        self._keep()
 
 
 def _drop_old(entries: dict[str, _Entry], now: float, most: int) -> None:
@@ -104,46 +128,70 @@ def _drop_old(entries: dict[str, _Entry], now: float, most: int) -> None:
 class Gate:
     """ASGI middleware: what is behind it knows its caller (`scope["state"]["caller"]`)."""
 
-    def __init__(self, app: ASGIApp, tokens: TokenStore, sessions: Sessions, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, tokens: TokenStore, sessions: Sessions, limits: Limits, grants: Grants) -> None:
         self._app = app
         self._tokens = tokens
         self._sessions = sessions
         self._limits = limits
+        self._grants = grants
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] not in PUBLIC:
-            caller = self._caller(scope)
-            self._limits.admit(caller.name)
-            scope["state"]["caller"] = caller
+            credential = self._credential(scope)
+            self._limits.admit(credential.caller.name)
+            grant = Grant(self._grants, credential)
+            scope["state"]["caller"], scope["state"]["grant"] = credential.caller, grant
+            if scope["method"] not in SAFE_METHODS:
+                receive = _while_it_counts(grant, receive)
         await self._app(scope, receive, send)
 
-    def _caller(self, scope: Scope) -> Caller:
+    def _credential(self, scope: Scope) -> Credential:
         """Raises Unauthorized; Forbidden for a session that is used by a page of another origin, port included."""
         headers: Headers = scope["headers"]
         given = [value for name, value in headers if name == b"authorization"]
         if given:
-            caller = self._bearer(given)
+            credential = self._bearer(given)
         else:
-            caller = self._session(headers)
-            if caller is not None:
+            credential = self._session(headers)
+            if credential is not None:
                 _check_own_page(scope["method"], headers)
-        if caller is None:
-            raise Unauthorized(
-                "this needs a token: send `Authorization: Bearer TOKEN` (the CLI reads its own from the state folder), or "
-                "open the link that `cody dashboard` prints",
-                headers={"WWW-Authenticate": 'Bearer realm="cody"'},
-            )
-        return caller
+        if credential is None:
+            raise _unknown()
+        return credential
 
-    def _bearer(self, given: list[bytes]) -> Caller | None:
+    def _bearer(self, given: list[bytes]) -> Credential | None:
         kind, _, value = given[0].decode("latin-1").partition(" ")
         if len(given) != 1 or kind.lower() != "bearer" or not value.strip():
             return None
-        return self._tokens.find(value.strip())
+        sha256 = digest(value.strip())
+        caller = self._tokens.whose(sha256)
+        return Credential("token", sha256, caller) if caller is not None else None
 
-    def _session(self, headers: Headers) -> Caller | None:
+    def _session(self, headers: Headers) -> Credential | None:
         value = session_cookie(headers, self._sessions.cookie_name)
-        return self._sessions.find(value) if value else None
+        sha256 = digest(value or "")
+        caller = self._sessions.whose(sha256)
+        return Credential("session", sha256, caller) if caller is not None else None
+
+
+def _unknown() -> Unauthorized:
+    return Unauthorized(
+        "this needs a token: send `Authorization: Bearer TOKEN` (the CLI reads its own from the state folder), or "
+        "open the link that `cody dashboard` prints",
+        headers={"WWW-Authenticate": 'Bearer realm="cody"'},
+    )
+
+
+def _while_it_counts(grant: Grant, receive: Receive) -> Receive:
+    """The body, whose end may come long after its head: what counts no more by then changes nothing."""
+
+    async def received() -> Message:
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body") and not grant.counts:
+            raise _unknown()
+        return message
+
+    return received
 
 
 def _check_own_page(method: str, headers: Headers) -> None:

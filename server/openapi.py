@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from cody import __version__
 from cody.contracts.run import ErrorAnswer
+from cody.contracts.schema import standard
 from server.operations import DOCUMENT, JSON, PATH_PARAMETERS, Answer, Operation, Parameter
 from server.query import Query
 from server.routes import Endpoint
@@ -97,23 +98,7 @@ def _models(operations: Iterable[Operation]) -> tuple[Models, dict[str, Any]]:
             if answer.model is not None:
                 wanted[answer.model, "serialization"] = None
     models, definitions = models_json_schema(list(wanted), by_alias=True, ref_template=REF)
-    return models, {name: _standard(schema) for name, schema in sorted(definitions["$defs"].items())}
-
-
-BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
-"""pydantic 2.14 writes bounds by its own names where a validator stands before them, as in `Int`."""
-
-
-def _standard(schema: Any) -> Any:
-    """The schema in JSON Schema's words only."""
-    match schema:
-        case dict():
-            in_bounds = "type" in schema or "anyOf" in schema
-            return {BOUNDS.get(name, name) if in_bounds else name: _standard(part) for name, part in schema.items()}
-        case list():
-            return [_standard(part) for part in schema]
-        case _:
-            return schema
+    return models, {name: standard(schema) for name, schema in sorted(definitions["$defs"].items())}
 
 
 def _operation(

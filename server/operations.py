@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from cody.contracts import audit, health, run
+from cody.contracts import audit, epic_log, health, run
 from cody.contracts.wire import Wire
 
 Schema = Mapping[str, Any]
@@ -61,6 +61,7 @@ PATH_PARAMETERS: Mapping[str, Schema] = {
     "run_id": {"type": "string", "format": "uuid"},
     "number": {"type": "integer", "minimum": 1, "maximum": 999_999_999},
     "thread_id": {"type": "string", "pattern": "^[0-9A-Za-z][0-9A-Za-z_.:-]{0,127}$"},
+    "log": {"type": "string", "enum": list(get_args(epic_log.LogName))},
     "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$"},
     "source_id": {"type": "string", "pattern": "^[0-9A-Za-z_-]{1,128}$"},
     "job_id": {"type": "string", "pattern": "^[0-9A-Za-z_-]{1,128}$"},
@@ -164,6 +165,24 @@ OUTPUT = Operation(
     ),
     errors=(404, 416),
 )
+TURN_PROMPT = Operation(
+    "getTurnPrompt",
+    "The prompt that a turn got, without secrets.",
+    {
+        200: Answer("From the offset on.", media_type="text/plain"),
+        206: Answer("The part that a Range header asks for.", media_type="text/plain"),
+    },
+    query=(
+        Parameter("offset", {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "default": 0}, "The first byte."),
+    ),
+    errors=(404, 416),
+)
+EPIC_LOG = Operation(
+    "getEpicLog",
+    "A log of the run's epic as it is now: the last MiB of it, without secrets.",
+    {200: Answer("The log.", epic_log.EpicLog)},
+    errors=(404,),
+)
 PROMPT = Operation(
     "getNextPrompt",
     "The prompt that the next turn would get.",
@@ -173,7 +192,11 @@ PROMPT = Operation(
 
 ALIVE = Operation("isAlive", "Whether the process answers; asks nobody.", {200: Answer("It does.", health.Alive)})
 READY = Operation("isReady", "Whether runs can be started.", {200: Answer("They can.", health.Ready)})
-HEALTH = Operation("getHealth", "Who works on what, on all hosts.", {200: Answer("The workers.", health.Health)})
+HEALTH = Operation(
+    "getHealth",
+    "Who works on what, on all hosts; how Redis and the archive do, and how far the archive is behind.",
+    {200: Answer("How all of it does.", health.Health)},
+)
 METRICS = Operation(
     "getMetrics", "Figures for Prometheus.", {200: Answer("Text format 1.0.0.", media_type="text/plain")}
 )

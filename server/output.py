@@ -28,21 +28,21 @@ class OpenedLog:
         self.size = size
 
     @classmethod
-    async def open(cls, path: Path) -> OpenedLog:
-        """Raises NotFound when it is gone, or is not a regular file."""
-        return await asyncio.to_thread(cls._open, path)
+    async def open(cls, path: Path, what: str = "output") -> OpenedLog:
+        """`what` of the turn it is, for errors. Raises NotFound when it is gone, or is not a regular file."""
+        return await asyncio.to_thread(cls._open, path, what)
 
     @classmethod
-    def _open(cls, path: Path) -> OpenedLog:
+    def _open(cls, path: Path, what: str) -> OpenedLog:
         try:
             # Without O_NONBLOCK a FIFO in its place would hold the thread for ever.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError as error:
-            raise NotFound(f"the turn's output can't be read: {error.strerror}") from None
+            raise NotFound(f"the turn's {what} can't be read: {error.strerror}") from None
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             os.close(descriptor)
-            raise NotFound("the turn's output is not a regular file")
+            raise NotFound(f"the turn's {what} is not a regular file")
         return cls(descriptor, found.st_size)
 
     async def read(self, begin: int, length: int) -> bytes:

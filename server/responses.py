@@ -21,6 +21,7 @@ from server.query import Query, text, whole_number
 from server.routes import Endpoint, json_answer
 from server.sse import EventStream
 from server.streams import OpenStreams
+from server.traced import Spanned
 
 V2 = "/api/v2"
 LISTED_BY_DEFAULT = 20
@@ -75,7 +76,8 @@ class ResponseEndpoints:
             return pipeline.tail.follow(response_id, position)
 
         closed = self._limits.open_stream(caller_of(request.scope).name)
-        return Counted(EventStream(response_id, follow, self._streams), closed)
+        stream = EventStream(response_id, follow, self._streams)
+        return Counted(Spanned(stream, "response.stream", position.trace, response_id=response_id), closed)
 
     async def response(self, request: Request, query: Query) -> Response:
         found = await self._service.pipeline.response(_response_id(request))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,6 +12,7 @@ from starlette.types import ASGIApp
 
 from cody.contracts.run import ControlAction, ControlRequest, ReasonRequest, StartRunRequest
 from cody.errors import NotFound
+from harness.epic_log import log_name
 from harness.service import RunService
 from server import operations
 from server.auth import caller_of
@@ -61,7 +64,16 @@ class RunEndpoints:
             Endpoint(
                 "GET", f"{TURN}/output", self.output, frozenset({"offset"}), streams=True, operation=operations.OUTPUT
             ),
+            Endpoint(
+                "GET",
+                f"{TURN}/prompt",
+                self.turn_prompt,
+                frozenset({"offset"}),
+                streams=True,
+                operation=operations.TURN_PROMPT,
+            ),
             Endpoint("GET", f"{RUN}/prompt", self.prompt, operation=operations.PROMPT),
+            Endpoint("GET", f"{RUN}/logs/{{log}}", self.epic_log, operation=operations.EPIC_LOG),
         ]
 
     async def start(self, request: Request, query: Query) -> Response:
@@ -117,21 +129,36 @@ class RunEndpoints:
         return json_answer(await self._service.records.turn(_run_id(request), _turn_number(request)))
 
     async def output(self, request: Request, query: Query) -> ASGIApp:
-        ranged = request.headers.get("range")
-        if ranged is not None and "offset" in query:
-            raise invalid_fields([("offset", "give an offset or a Range header, not both")])
-        offset = whole_number(query, "offset", default=0, at_least=0, at_most=MAX_OFFSET)
-        path = await self._service.output_file(_run_id(request), _turn_number(request))
-        opened = await OpenedLog.open(path)
-        try:
-            part = _part(request, ranged, offset, opened.size)
-        except BaseException:
-            opened.close()
-            raise
-        return OutputAnswer(opened, part)
+        return await _file_of_turn(request, query, self._service.output_file, "output")
+
+    async def turn_prompt(self, request: Request, query: Query) -> ASGIApp:
+        """What the turn was told; of one that was made again, what it was told the last time."""
+        return await _file_of_turn(request, query, self._service.prompt_file, "prompt")
 
     async def prompt(self, request: Request, query: Query) -> Response:
         return json_answer(await self._service.prompt(_run_id(request)))
+
+    async def epic_log(self, request: Request, query: Query) -> Response:
+        """The names are the two that there are: no part of the path reaches the disk."""
+        name = log_name(str(request.path_params["log"]))
+        return json_answer(await self._service.epic_log(_run_id(request), name))
+
+
+async def _file_of_turn(
+    request: Request, query: Query, find: Callable[[str, int], Awaitable[Path]], what: str
+) -> ASGIApp:
+    """A file that is kept of a turn, from an offset or in part; raises NotFound, RangeNotSatisfiable."""
+    ranged = request.headers.get("range")
+    if ranged is not None and "offset" in query:
+        raise invalid_fields([("offset", "give an offset or a Range header, not both")])
+    offset = whole_number(query, "offset", default=0, at_least=0, at_most=MAX_OFFSET)
+    opened = await OpenedLog.open(await find(_run_id(request), _turn_number(request)), what)
+    try:
+        part = _part(request, ranged, offset, opened.size)
+    except BaseException:
+        opened.close()
+        raise
+    return OutputAnswer(opened, part)
 
 
 def _idempotency_key(request: Request) -> str | None:

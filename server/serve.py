@@ -11,7 +11,7 @@ from structlog import get_logger
 
 from cody.settings import Settings
 from harness.service import RunService
-from server.app import build_app, parts_of
+from server.app import Parts, build_app, parts_of
 from server.connection import ServerConfig
 from server.guards import Site
 from server.http import HttpServer
@@ -65,7 +65,8 @@ async def _serve_site(
         build_app(service, site, streams, settings, parts),
         on_connections=idle.connections if idle else lambda count: None,
     )
-    async with _running(streams), parts.sync, _serving(HttpServer(config), bound, site) as (server, serving):
+    watching = _running(streams, parts, settings.sse_keepalive_s)
+    async with watching, parts.sync, _serving(HttpServer(config), bound, site) as (server, serving):
         server_file.write(site.url)
         stop.started()
         say_ready(site.url)
@@ -92,13 +93,17 @@ async def _wind_up(settings: Settings, server: HttpServer, service: RunService, 
 
 
 @contextlib.asynccontextmanager
-async def _running(streams: OpenStreams) -> AsyncIterator[None]:
-    reporting = asyncio.create_task(streams.report(), name="streams")
+async def _running(streams: OpenStreams, parts: Parts, every_s: float) -> AsyncIterator[None]:
+    tasks = [
+        asyncio.create_task(streams.report(), name="streams"),
+        asyncio.create_task(parts.grants.watch(every_s), name="grants"),
+    ]
     try:
         yield
     finally:
-        reporting.cancel()
-        await asyncio.wait([reporting])
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
 
 
 @contextlib.asynccontextmanager

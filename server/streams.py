@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections import deque
 from typing import Protocol
 
 from structlog import get_logger
@@ -35,9 +35,14 @@ class Stream(Protocol):
         """End it soon; it leaves the list when it has ended."""
         ...
 
+    def beat(self) -> None:
+        """A keepalive is due."""
+        ...
+
 
 class OpenStreams:
-    """All open streams. One task reports for all of them, so that a slow Redis never delays a stream itself."""
+    """All open streams. One task reports for all of them, so that a slow Redis never delays a stream itself; one timer
+    tells each when its keepalive is due."""
 
     def __init__(
         self, subscribers: Subscribers, *, keepalive_s: float, send_deadline_s: float = SEND_DEADLINE_S
@@ -54,27 +59,48 @@ class OpenStreams:
         self._changed = asyncio.Event()
         self._none_open = asyncio.Event()
         self._none_open.set()
+        self._beats: deque[tuple[float, Stream]] = deque()
+        """Whose keepalive is due when, by the loop's clock: in order, as all wait equally long."""
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def count(self) -> int:
         return len(self._open)
 
-    @contextlib.contextmanager
-    def listed(self, stream: Stream) -> Iterator[None]:
-        """The stream is open within this block."""
+    def add(self, stream: Stream) -> None:
+        """The stream is open, until `remove`."""
         self._open[stream.client_id] = stream
         self._new.append(stream)
         self.opened += 1
         self._none_open.clear()
         self._changed.set()
-        try:
-            yield
-        finally:
-            del self._open[stream.client_id]
-            self._gone.append(stream)
-            self._changed.set()
-            if not self._open:
-                self._none_open.set()
+        self._await_beat(stream)
+
+    def remove(self, stream: Stream) -> None:
+        """The stream has ended."""
+        del self._open[stream.client_id]
+        self._gone.append(stream)
+        self._changed.set()
+        if not self._open:
+            self._none_open.set()
+
+    def _await_beat(self, stream: Stream) -> None:
+        loop = asyncio.get_running_loop()
+        self._beats.append((loop.time() + self.keepalive_s, stream))
+        if self._timer is None:
+            self._timer = loop.call_at(self._beats[0][0], self._beat)
+
+    def _beat(self) -> None:
+        """Those that have ended are forgotten here; the rest is due again."""
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        while self._beats and self._beats[0][0] <= loop.time():
+            _, stream = self._beats.popleft()
+            if stream.client_id in self._open:
+                stream.beat()
+                self._beats.append((loop.time() + self.keepalive_s, stream))
+        if self._beats and self._timer is None:
+            self._timer = loop.call_at(self._beats[0][0], self._beat)
 
     async def report(self) -> None:
         """Tell the runs who watches them: changes at once, everyone at each keepalive; until cancelled."""

@@ -40,6 +40,24 @@ class Traced:
                 recorded.set(http_route=route)
 
 
+class Spanned:
+    """An answer with a span of its own in another trace than the request's: that of what it tells of."""
+
+    def __init__(self, app: ASGIApp, name: str, parent: TraceContext | None, **attributes: str) -> None:
+        """`parent` None: no span."""
+        self._app = app
+        self._name = name
+        self._parent = parent
+        self._attributes = attributes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._parent is None:
+            await self._app(scope, receive, send)
+            return
+        with span(self._name, self._parent, kind="consumer", **self._attributes):
+            await self._app(scope, receive, send)
+
+
 def parent_of(scope: Scope) -> TraceContext | None:
     """What the request says of its trace; None for nothing, and for what is not W3C's."""
     found: dict[bytes, str] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -16,8 +17,9 @@ from cody.cli.terminal import stderr_console
 from cody.cli.untrusted import one_line, safe
 from cody.client import token_for
 from cody.client.pipeline import PipelineClient
-from cody.contracts.responses import FunctionCall, Message, OutputItem, Reasoning, Response
+from cody.contracts.responses import FunctionCall, FunctionCallOutput, Message, OutputItem, Reasoning, Response
 from cody.contracts.submit import MAX_PROMPT_CHARS, SubmitRequest
+from cody.contracts.tool_names import ToolName, ToolSandbox
 from cody.errors import CodyError, InvalidRequest
 from cody.settings import Settings
 
@@ -27,11 +29,22 @@ def read_prompt(given: str) -> str:
     return sys.stdin.read(MAX_PROMPT_CHARS + 1) if given == "-" else given
 
 
-async def submit_prompt(
-    settings: Settings, prompt: str, *, provider: str, model: str, thread: str | None, json: bool
-) -> int:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was typed. `folder`: absolute, where the tools work."""
+
+    prompt: str
+    provider: str
+    model: str
+    thread: str | None
+    tools: list[ToolName]
+    folder: Path | None
+    sandbox: ToolSandbox | None
+
+
+async def submit_prompt(settings: Settings, asked: Asked, *, json: bool) -> int:
     """The exit code says how the answer ended."""
-    request = _request(prompt, provider, model, thread)
+    request = _request(asked)
     errors = stderr_console()
     url = await ensure_server(settings, errors, Path.cwd())
     async with PipelineClient(url, token=token_for(settings, url)) as client:
@@ -53,9 +66,17 @@ async def submit_prompt(
     return {"complete": exits.OK, "aborted": exits.RUN_CANCELLED}.get(response.status, exits.RUN_FAILED)
 
 
-def _request(prompt: str, provider: str, model: str, thread: str | None) -> SubmitRequest:
+def _request(asked: Asked) -> SubmitRequest:
     try:
-        return SubmitRequest(prompt=prompt, model=model, provider_id=provider, thread_id=thread)
+        return SubmitRequest(
+            prompt=asked.prompt,
+            model=asked.model,
+            provider_id=asked.provider,
+            thread_id=asked.thread,
+            tools=[*asked.tools],
+            working_dir=None if asked.folder is None else str(asked.folder),
+            sandbox=asked.sandbox,
+        )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise InvalidRequest(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
@@ -107,7 +128,12 @@ class Printer:
             case FunctionCall(id=id, name=name) if name and id not in self._shown:
                 self._shown[id] = 0
                 self._end_line()
-                self._errors.print(f"calls {one_line(name)}", style="dim")
+                self._errors.print(f"calls {one_line(name)}", style="dim", soft_wrap=True)
+            case FunctionCallOutput(id=id, output=text, success=success) if (text or success) and id not in self._shown:
+                self._shown[id] = 0
+                self._end_line()
+                first = one_line(text.partition("\n")[0], 200)
+                self._errors.print(f"{'answered' if success else 'failed'}: {first}", style="dim", soft_wrap=True)
 
     def _end_line(self) -> None:
         if self._open_line:

@@ -22,7 +22,7 @@ from rich.console import Console
 from cody.cli.processes import module_command, module_environment
 from cody.client import ServerUnreachable, find_server
 from cody.errors import ConfigurationError
-from cody.settings import DEFAULT_PORT, Settings
+from cody.settings import DEFAULT_PORT, Settings, environment
 
 IDLE_EXIT_S = 300
 LOG_NAME = "server.log"
@@ -132,7 +132,7 @@ def _spawn(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=log,
-        env=module_environment(os.environ if env is None else env),
+        env=module_environment(environment() if env is None else env),
         # It outlives this command and its terminal: no Ctrl-C and no hang-up of theirs, and no folder that is in use.
         start_new_session=True,
         cwd=settings.state_dir,

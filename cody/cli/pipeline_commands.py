@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from cody.cli.invoke import finish, misused, settings_of
+from cody.contracts.tool_names import TOOL_NAMES, ToolSandbox
 
 SUBMIT_EXAMPLES = """\
 Examples:
@@ -17,6 +18,9 @@ Examples:
   git diff | cody submit - --provider anthropic --model claude-sonnet-5
   cody submit "And with two hosts?" --provider openai --model gpt-5.5 --thread 0c3f...
   cody submit "Hi" --provider openai --model gpt-5.5 --json | jq .usage
+  cody submit "What does setup.py do?" --provider openai --model gpt-5.5 --tool list_dir --tool read_file
+
+With --tool the model may use the tools named (read_file, list_dir, apply_patch, exec) inside --working-dir.
 
 The server asks the model: it needs OPENAI_API_KEY or ANTHROPIC_API_KEY where it is started. Ctrl-C aborts the answer.
 Exit codes: 0 it is complete, 3 it ended in an error, 4 it was aborted.
@@ -74,17 +78,35 @@ def submit(
     provider: Annotated[ProviderChoice, typer.Option(help="Whom to ask.")],
     model: Annotated[str, typer.Option("--model", "-m", help="The provider's model.", metavar="MODEL")],
     thread: Annotated[str | None, typer.Option(help="Go on in this thread.", metavar="ID", show_default=False)] = None,
+    tool: Annotated[
+        list[str] | None,
+        typer.Option(help="Let the model use it; may be given several times.", metavar="NAME", show_default=False),
+    ] = None,
+    working_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where the tools work.", metavar="DIR", show_default="the current folder"),
+    ] = None,
+    sandbox: Annotated[
+        ToolSandbox | None, typer.Option(help="What the tools may do.", show_default="workspace-write")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole Response as JSON, at its end.")] = False,
 ) -> None:
     """Ask a model, and see its answer as it comes."""
     settings = settings_of(ctx)
 
-    from cody.cli.answering import read_prompt, submit_prompt
+    from cody.cli.answering import Asked, read_prompt, submit_prompt
 
     text = read_prompt(prompt)
     if not text.strip():
         misused("the prompt is empty")
-    finish(submit_prompt(settings, text, provider=provider, model=model, thread=thread, json=as_json))
+    if not tool and (working_dir is not None or sandbox is not None):
+        misused("--working-dir and --sandbox are about tools: name some with --tool")
+    unknown = sorted(set(tool or ()).difference(TOOL_NAMES))
+    if unknown:
+        misused(f"no tool {', '.join(unknown)} (there are: {', '.join(TOOL_NAMES)})")
+    folder = (working_dir or Path()).absolute() if tool else None
+    asked = Asked(text, provider, model, thread, [name for name in TOOL_NAMES if name in (tool or ())], folder, sandbox)
+    finish(submit_prompt(settings, asked, json=as_json))
 
 
 def search(

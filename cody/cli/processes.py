@@ -44,7 +44,9 @@ def module_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 def become(command: str, arguments: Sequence[str], env: Mapping[str, str]) -> NoReturn:
     """Go on as the module of `command`; its exit code becomes ours. `env` is added to the environment."""
+    from cody.settings import environment
+
     sys.stdout.flush()
     sys.stderr.flush()
-    whole = module_environment({**os.environ, **env})
+    whole = module_environment({**environment(), **env})
     os.execve(sys.executable, [*module_command(MODULES[command]), *arguments], whole)  # noqa: S606

@@ -119,13 +119,15 @@ def run(
 
 def _environment(given: Sequence[str]) -> dict[str, str]:
     """NAME=VALUE, or NAME for the value that this process has."""
-    found = {}
+    from cody.settings import environment
+
+    found, ours = {}, environment()
     for entry in given:
         name, separator, value = entry.partition("=")
         if not separator:
-            if name not in os.environ:
+            if name not in ours:
                 misused(f"--env {name}: it is not set here; give it as {name}=VALUE")
-            value = os.environ[name]
+            value = ours[name]
         found[name] = value
     return found
 

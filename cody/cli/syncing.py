@@ -61,7 +61,7 @@ class Target:
     def token(self, settings: Settings) -> str | None:
         """Raises ConfigurationError for a file that can't be read, and for a token that would go over the network in
         the clear."""
-        value = os.environ.get("CODY_SYNC_TOKEN") or token_for(settings.model_copy(update={"token": None}), self.url)
+        value = settings.sync_token or token_for(settings.model_copy(update={"token": None}), self.url)
         if self.token_file is not None:
             try:
                 value = self.token_file.read_text(encoding="ascii").strip()

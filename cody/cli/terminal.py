@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import orjson
@@ -10,13 +9,15 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
+from cody.settings import environment
+
 PIPE_WIDTH = 4_000
 
 
 def stdout_console() -> Console:
     """A console that prints text as it is: no markup, no emoji names, no highlighting of numbers."""
     # Into a pipe or a file nothing is cut or folded: who reads there can't widen the window.
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
+    width = None if sys.stdout.isatty() or "COLUMNS" in environment() else PIPE_WIDTH
     return Console(markup=False, emoji=False, highlight=False, width=width)
 
 

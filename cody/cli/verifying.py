@@ -7,7 +7,7 @@ from itertools import groupby
 from cody.cli import exits
 from cody.cli.terminal import print_json, stderr_console, stdout_console
 from cody.cli.untrusted import one_line
-from cody.logs import configure_logs, log_level
+from cody.logs import configure_logs
 from cody.pipeline.tracing import tracing
 from cody.pipeline.verify import verify_pipeline
 from cody.redaction import Redactor
@@ -18,7 +18,7 @@ async def verify_and_tell(
     settings: Settings, provider: str, model: str | None, *, timeout_s: float, replay: bool | None, json: bool
 ) -> int:
     """0 when the row is complete, 3 when it ended otherwise."""
-    level = log_level()
+    level = settings.log_level
     configure_logs("warning" if level == "info" else level, redactor=Redactor(process_secrets(settings)))
     with tracing("cody-verify") as traced:
         found = await verify_pipeline(settings, provider, model, timeout_s=timeout_s, replay=replay)

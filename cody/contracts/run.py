@@ -176,6 +176,8 @@ class TurnRecord(Wire):
     """The agent's last message, cut at 4 KiB."""
     output_bytes: Int = 0
     error: RunError | None = None
+    traceparent: str | None = None
+    """W3C Trace Context of the turn: that of its span, and of the events of its Response."""
 
 
 class TurnPage(Wire):

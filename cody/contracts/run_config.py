@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from cody.contracts.wire import Int, Seconds, Wire
+from cody.line_pattern import LinePattern
 
 AgentName = Literal["codex", "command"]
 
@@ -52,17 +53,15 @@ class CompletionConfig(Wire):
     """When the work log says that the work is done."""
 
     pattern: Annotated[str, Field(min_length=1, max_length=512, json_schema_extra={"format": "regex"})] | None = None
-    """Regular expression, searched line by line in what this run wrote to codys-log.md; null = the stop file only."""
+    """Regular expression, in RE2's syntax, searched line by line in what this run wrote to codys-log.md; null = the stop file
+    only."""
     scan_tail_lines: Annotated[Int, Field(ge=1, le=10_000)] = 50
 
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, value: str | None) -> str | None:
         if value is not None:
-            try:
-                re.compile(value)
-            except (re.error, RecursionError, OverflowError) as error:
-                raise ValueError(f"not a regular expression: {error}") from None
+            LinePattern(value)
         return value
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, JsonValue, model_validator
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
 from cody.contracts.responses import Response
+from cody.contracts.tool_names import TOOL_NAMES, ToolName, ToolSandbox
 from cody.contracts.wire import Int, Wire
 
 MAX_PROMPT_CHARS = 500_000
@@ -24,6 +25,16 @@ class ToolDefinition(Wire):
     parameters: dict[str, JsonValue] = {"type": "object", "properties": {}}
 
 
+def _kind_of_tool(value: object) -> str:
+    return "name" if isinstance(value, str) else "definition"
+
+
+OfferedTool = Annotated[
+    Annotated[ToolName, Tag("name")] | Annotated[ToolDefinition, Tag("definition")], Discriminator(_kind_of_tool)
+]
+"""A name: Cody carries its calls out and the answer goes on. A definition: the caller does, and the answer ends there."""
+
+
 class ToolOutput(Wire):
     """What came of a call that the model made in an earlier turn of the thread."""
 
@@ -37,7 +48,10 @@ def _asks_something(schema: dict[str, Any]) -> None:
     of_a_thread = {"properties": {"threadId": {"type": "string"}}, "required": ["threadId"]}
     outputs = {"properties": {"toolOutputs": {"minItems": 1}}, "required": ["toolOutputs"]}
     schema["anyOf"] = [{"properties": {"prompt": {"type": "string"}}, "required": ["prompt"]}, outputs]
-    schema["if"], schema["then"] = outputs, of_a_thread
+    own_tools = {"properties": {"tools": {"contains": {"type": "string"}}}, "required": ["tools"]}
+    workspace = {"properties": {"workingDir": {"type": "string"}}, "required": ["workingDir"]}
+    none = {"properties": {"workingDir": {"type": "null"}, "sandbox": {"type": "null"}}}
+    schema["allOf"] = [{"if": outputs, "then": of_a_thread}, {"if": own_tools, "then": workspace, "else": none}]
 
 
 class SubmitRequest(Wire):
@@ -53,10 +67,25 @@ class SubmitRequest(Wire):
     turn_id: ThreadId | None = None
     agent_id: Name | None = None
     instructions: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARS)] | None = None
-    tools: Annotated[list[ToolDefinition], Field(max_length=MAX_TOOLS)] = []
+    tools: Annotated[list[OfferedTool], Field(max_length=MAX_TOOLS)] = []
+    """What the model may call: Cody's own tools by name, the caller's by their definition."""
     tool_outputs: Annotated[list[ToolOutput], Field(max_length=MAX_TOOLS)] = []
     max_output_tokens: Annotated[Int, Field(ge=1, le=10_000_000)] | None = None
     reasoning_effort: Literal["low", "medium", "high"] | None = None
+    working_dir: Annotated[str, Field(pattern=r"^/[^\x00]*$", max_length=4096)] | None = None
+    """The absolute path of the folder that Cody's own tools work in."""
+    sandbox: ToolSandbox | None = None
+    """Of Cody's own tools; null = workspace-write."""
+
+    @property
+    def own_tools(self) -> frozenset[ToolName]:
+        """The tools that Cody carries out."""
+        return frozenset(tool for tool in self.tools if isinstance(tool, str))
+
+    @property
+    def definitions(self) -> list[ToolDefinition]:
+        """The tools that the caller carries out."""
+        return [tool for tool in self.tools if isinstance(tool, ToolDefinition)]
 
     @model_validator(mode="after")
     def _asks_something(self) -> SubmitRequest:
@@ -64,6 +93,12 @@ class SubmitRequest(Wire):
             raise ValueError("give a prompt, or toolOutputs of the thread's last turn")
         if self.tool_outputs and self.thread_id is None:
             raise ValueError("toolOutputs belong to a thread: give its threadId")
+        if self.own_tools and self.working_dir is None:
+            raise ValueError("tools that Cody carries out work in a folder: give workingDir")
+        if not self.own_tools and (self.working_dir is not None or self.sandbox is not None):
+            raise ValueError(f"workingDir and sandbox are for Cody's own tools: name some ({', '.join(TOOL_NAMES)})")
+        if both := self.own_tools.intersection(tool.name for tool in self.definitions):
+            raise ValueError(f"tools: {', '.join(sorted(both))} is named and defined: one of both")
         return self
 
 

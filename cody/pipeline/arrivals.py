@@ -53,6 +53,8 @@ class Inbox(Protocol):
 
     async def taken_in(self, job_id: str) -> None: ...
 
+    async def news(self, seen: int, within_s: float) -> int: ...
+
     def read(self, conversation_id: str) -> AsyncIterator[bytes]: ...
 
 
@@ -68,13 +70,18 @@ class Arrivals:
         self._is_ours = is_ours
 
     async def run(self) -> None:
-        """Look for arrivals every LOOK_EVERY_S; a database that is away is waited for."""
+        """Take in what arrives here at once, and what comes by other processes within LOOK_EVERY_S.
+
+        A database that is away is waited for.
+        """
+        seen = 0
         while True:
             try:
                 await self.take_all()
             except (SyncError, CodyError) as error:
                 log.warning("arrivals.waiting", error=error.message)
-            await asyncio.sleep(LOOK_EVERY_S)
+                await asyncio.sleep(LOOK_EVERY_S)
+            seen = await self._inbox.news(seen, LOOK_EVERY_S)
 
     async def take_all(self) -> int:
         """Take in what is there; the number of records. Raises SyncError, ArchiveUnavailable."""
@@ -134,6 +141,7 @@ class _RunArrival:
         self._archive = archive
         self._run = run
         self._is_ours = is_ours
+        self._turns: list[TurnRecord] = []
         self._events: list[EventRow] = []
         self._documents: list[Document] = []
         self._bytes = 0
@@ -144,12 +152,11 @@ class _RunArrival:
         check_run(run)
         if await self._is_ours(run.run_id):
             raise Unreadable(f"run {run.run_id} is here already")
-        turns: list[TurnRecord] = []
         last_seq = 0
         async for line in lines:
             match read_line(line):
                 case TurnLine(turn=turn) if turn.run_id == run.run_id:
-                    turns.append(turn)
+                    self._turns.append(turn)
                 case EventLine(seq=seq) as event if seq == last_seq + 1:
                     last_seq = seq
                     await self._add(event)
@@ -157,7 +164,7 @@ class _RunArrival:
                     raise Unreadable(f"run {run.run_id}: event {seq} comes after event {last_seq}")
                 case _:
                     raise Unreadable(f"run {run.run_id} has a line that is none of it")
-        await self._write(turns, run)
+        await self._write(run)
 
     async def _add(self, line: EventLine) -> None:
         row, fields = event_row(line)
@@ -165,9 +172,9 @@ class _RunArrival:
         self._documents += event_documents(self._run.run_id, row, fields)
         self._bytes += len(row.payload)
         if len(self._events) >= BATCH_EVENTS or self._bytes >= BATCH_BYTES:
-            await self._write([], None)
+            await self._write(None)
 
-    async def _write(self, turns: list[TurnRecord], run: RunSnapshot | None) -> None:
+    async def _write(self, run: RunSnapshot | None) -> None:
         """Add what is held, beyond what an earlier attempt has added; the run itself comes last, when all is there."""
         run_id = self._run.run_id
         while True:
@@ -186,12 +193,12 @@ class _RunArrival:
                 run=run,
                 known_seq=self._events[-1].seq if self._events else cursor.last_seq,
                 events=new,
-                turns=turns,
+                turns=self._turns,
                 documents=[document for document in self._documents if document.seq in numbers],
             )
             if (not new and run is None) or await self._archive.record(run_id, cursor, batch):
                 break
-        self._events, self._documents, self._bytes = [], [], 0
+        self._turns, self._events, self._documents, self._bytes = [], [], [], 0
 
     async def _compare(self, known: list[EventRow]) -> None:
         if not known:

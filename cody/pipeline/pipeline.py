@@ -26,6 +26,7 @@ from cody.contracts.stream_events import (
 from cody.contracts.submit import AbortAnswer, SubmitAnswer, SubmitRequest, ThreadAnswer, ThreadPage
 from cody.errors import ConfigurationError, Conflict, NotFound, StoreUnavailable, StreamTrimmed
 from cody.pipeline.background import cancelled, keep_going
+from cody.pipeline.providers.tool_loop import OpenToolbox
 from cody.pipeline.publisher import Publisher, Reaper, now_ms
 from cody.pipeline.response_tail import ResponseTail
 from cody.pipeline.stamping import Stamper
@@ -34,6 +35,7 @@ from cody.pipeline.trace_context import trace_of
 from cody.redaction import Redactor
 from cody.settings import Settings, process_secrets
 from cody.store import keys
+from cody.store.archive_news import Lag
 from cody.store.clients import connect
 from cody.store.response_events import Ending, ResponseEvents
 from cody.store.response_news import ResponseLag
@@ -50,10 +52,13 @@ _TURN_OF_RUN = re.compile(r"([0-9a-f-]{36}):[1-9][0-9]*\Z")
 class Pipeline:
     """All that a process does with Responses. Made by `open`."""
 
-    def __init__(self, settings: Settings, redis_url: str, store: ResponseEvents) -> None:
+    def __init__(
+        self, settings: Settings, redis_url: str, store: ResponseEvents, open_toolbox: OpenToolbox | None
+    ) -> None:
         self.store = store
-        self.publisher = Publisher(store, redactor=Redactor(process_secrets(settings)))
-        self.submissions = Submissions(settings, self.publisher, self.archive)
+        redactor = Redactor(process_secrets(settings))
+        self.publisher = Publisher(store, redactor=redactor)
+        self.submissions = Submissions(settings, self.publisher, self.archive, open_toolbox, redactor)
         self.tail = ResponseTail.on(redis_url, store)
         self._settings = settings
         self._redis_url = redis_url
@@ -61,13 +66,15 @@ class Pipeline:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings, redis_url: str) -> AsyncIterator[Pipeline]:
-        """The pipeline on this Redis and the archive that the settings name.
+    async def open(
+        cls, settings: Settings, redis_url: str, *, open_toolbox: OpenToolbox | None = None
+    ) -> AsyncIterator[Pipeline]:
+        """The pipeline on this Redis and the archive that the settings name; `open_toolbox` carries out tools.
 
         Raises ConfigurationError for a DATABASE_URL that can't be used.
         """
         redis = connect(redis_url)
-        pipeline = cls(settings, redis_url, ResponseEvents(redis))
+        pipeline = cls(settings, redis_url, ResponseEvents(redis), open_toolbox)
         work = {
             "response leases": pipeline.publisher.run,
             "response reaper": Reaper(pipeline.store).run,
@@ -91,6 +98,10 @@ class Pipeline:
             return (await self._loaded()).archive
         except ConfigurationError as error:
             raise StoreUnavailable(f"there is no archive: {error.message}") from error
+
+    async def run_lag(self) -> Lag:
+        """How much of the runs is not projected yet. Raises StoreUnavailable."""
+        return await (await self._loaded()).runs.lag()
 
     async def lag(self) -> ResponseLag:
         """How much of the responses is not projected yet. Raises StoreUnavailable."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from structlog import get_logger
 
 from cody.errors import CodyError, ConfigurationError
-from cody.logs import configure_logs, log_level
+from cody.logs import configure_logs
 from cody.pipeline.projection import Projection
 from cody.pipeline.publisher import Reaper
 from cody.pipeline.tracing import tracing
@@ -61,10 +61,10 @@ async def project(settings: Settings, redis_url: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Work until a signal; the exit code."""
-    configure_logs(log_level())
+    configure_logs()
     try:
         settings = _settings(argv)
-        configure_logs(log_level(), redactor=Redactor(process_secrets(settings)))
+        configure_logs(settings.log_level, redactor=Redactor(process_secrets(settings)))
         assert settings.redis_url is not None
         with tracing("cody-projector"):
             asyncio.run(project(settings, settings.redis_url))

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
-import socket
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -29,22 +27,19 @@ from cody.contracts.stream_events import (
     read_stream_event,
     stream_event,
 )
-from cody.errors import StoreUnavailable
-from cody.pipeline.archive import Archive, ArchiveRefused, ArchiveUnavailable, Document, ResponseRow
+from cody.pipeline.archive import Archive, ArchiveRefused, Document, ResponseRow
 from cody.pipeline.problems import problem
+from cody.pipeline.projecting import Desk, Pace, consumer_name, keep_projecting
 from cody.pipeline.reducer import fold, reduce
 from cody.pipeline.response_state import ReducerState
 from cody.pipeline.trace_context import trace_of
 from cody.pipeline.tracing import is_tracing, span
 from cody.store.events import id_tuple
 from cody.store.response_events import Entry, Letter, NothingThere, ResponseEvents, TakenByOther
-from cody.store.response_news import ResponseLag, ResponseNews, ResponseNewsReader
+from cody.store.response_news import ResponseLag, ResponseNewsReader
 
 log = get_logger()
 
-READ_NEWS = 1_000
-FIRST_BACKOFF_S = 0.1
-MAX_BACKOFF_S = 10.0
 REMEMBERED = 256
 """States kept in memory, so that an answer in progress is not read back from SQL for each batch."""
 
@@ -55,18 +50,17 @@ _TURN_OF_RUN = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):[1-9][
 
 
 @dataclass(frozen=True, slots=True)
-class ResponsePace:
-    """How often the projector does what."""
+class ResponsePace(Pace):
+    """As an answer needs it: the deltas of a busy one become one transaction."""
 
     gather_s: float = 0.1
-    """Between two rounds: the deltas of a busy answer become one transaction."""
     block_ms: int = 5_000
-    batch: int = 500
-    lease_ms: int = 15_000
-    """Longer than a transaction takes; a projector that died holds its responses up for so long."""
     claim_every_s: float = 5.0
     claim_idle_ms: int = 20_000
     sweep_every_s: float = 60.0
+    batch: int = 500
+    lease_ms: int = 15_000
+    """Longer than a transaction takes; a projector that died holds its responses up for so long."""
 
 
 class ResponseProjector:
@@ -81,33 +75,18 @@ class ResponseProjector:
         name: str | None = None,
         pace: ResponsePace | None = None,
     ) -> None:
-        self.name = name or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.name = name or consumer_name()
         self._store = store
         self._news = news
         self._archive = archive
         self._pace = pace or ResponsePace()
-        self._held: dict[str, list[str]] = {}
-        """Notifications in work, by response."""
+        self._desk = Desk(news, self.name, self._pace, lambda one: one.response_id)
         self._states: OrderedDict[str, _Known] = OrderedDict()
         self._suspects: set[str] = set()
-        self._next_claim_s = 0.0
-        self._next_sweep_s = 0.0
 
     async def run(self) -> None:
         """Project until cancelled. While Redis or SQL is away it waits, and acknowledges nothing."""
-        backoff_s = 0.0
-        while True:
-            try:
-                await self._round()
-            except (StoreUnavailable, ArchiveUnavailable) as error:
-                if backoff_s == 0.0:
-                    log.warning("projector.waiting", error=error.message, held=len(self._held))
-                backoff_s = min(MAX_BACKOFF_S, max(FIRST_BACKOFF_S, backoff_s * 2))
-                await asyncio.sleep(backoff_s)
-                continue
-            if backoff_s:
-                log.info("projector.resumed")
-                backoff_s = 0.0
+        await keep_projecting("responses", self._round, self._desk)
 
     async def lag(self) -> ResponseLag:
         """How much is not projected yet. Raises StoreUnavailable."""
@@ -227,30 +206,13 @@ class ResponseProjector:
         return await self._archive.put_response(row, after_event_id=before, documents=documents)
 
     async def _round(self) -> None:
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._next_sweep_s:
-            await self.sweep()
-            self._next_sweep_s = loop.time() + self._pace.sweep_every_s
-        await self._take_news()
-        for response_id in list(self._held):
+        await self._desk.sweep_if_due(self.sweep)
+        # Also what another projector has is asked for again in each round.
+        await self._desk.take()
+        for response_id in self._desk.subjects:
             if await self.project(response_id):
-                await self._news.ack(self._held.pop(response_id))
+                await self._desk.done(response_id)
         await asyncio.sleep(self._pace.gather_s)
-
-    async def _take_news(self) -> None:
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._next_claim_s:
-            self._hold(await self._news.claim_stale(self.name, min_idle_ms=self._pace.claim_idle_ms))
-            self._next_claim_s = loop.time() + self._pace.claim_every_s
-        # What another projector has is asked for again in the next round.
-        block_ms = 1 if self._held else self._pace.block_ms
-        self._hold(await self._news.read(self.name, count=READ_NEWS, block_ms=block_ms))
-
-    def _hold(self, news: Sequence[ResponseNews]) -> None:
-        for one in news:
-            held = self._held.setdefault(one.response_id, [])
-            if one.id not in held:
-                held.append(one.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,43 +8,40 @@ doubled ones, lost replies, a projector killed at any point, and two of them at 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import uuid
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from structlog import get_logger
 
 from cody.contracts.run import TurnRecord
-from cody.errors import StoreUnavailable
-from cody.pipeline.archive import Archive, ArchiveRefused, ArchiveUnavailable, Cursor, HaltedRun, RunBatch
+from cody.contracts.stream_events import TraceContext
+from cody.errors import NotFound
+from cody.pipeline.archive import Archive, ArchiveRefused, Cursor, HaltedRun, RunBatch
+from cody.pipeline.projecting import Desk, Pace, consumer_name, keep_projecting
 from cody.pipeline.run_steps import Step, ended_at, has_turns_after, is_behind, next_step, read_turns, turns_due
-from cody.store.archive_news import ArchiveNews, Lag, News
+from cody.pipeline.trace_context import trace_context_of
+from cody.pipeline.tracing import is_tracing, span
+from cody.store.archive_news import ArchiveNews, Lag
 from cody.store.archive_source import ArchiveSource
 from cody.store.meta import MetaCorrupt
 
 log = get_logger()
 
-READ_NEWS = 1_000
 FIRST_EVENTS = 100
 MAX_EVENTS = 500
 BATCH_BYTES = 1 << 20
 """A batch is meant to be no larger than this: XRANGE can only count, and an event may have some 100 KB."""
-FIRST_BACKOFF_S = 0.1
-MAX_BACKOFF_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """How often the projector does what."""
+class RunPace(Pace):
+    """As a run needs it: its commits are large, and a burst leaves time to others."""
 
     gather_s: float = 0.25
-    """Between two rounds: the commits of a busy run become one transaction, and a burst leaves time to others."""
     block_ms: int = 5_000
     claim_every_s: float = 30.0
     claim_idle_ms: int = 60_000
-    """A notification that was given out so long ago and is not acknowledged belongs to a projector that died."""
     sweep_every_s: float = 600.0
 
 
@@ -59,37 +56,21 @@ class RunProjector:
         *,
         run_ttl_s: int,
         consumer: str | None = None,
-        pace: Pace | None = None,
+        pace: RunPace | None = None,
     ) -> None:
         """`run_ttl_s`: how long Redis keeps a run that has ended, from when the archive has all of it."""
-        self.consumer = consumer or f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self._news = news
         self._source = source
         self._archive = archive
         self._run_ttl_s = run_ttl_s
-        self._pace = pace or Pace()
-        self._held: dict[str, list[str]] = {}
-        """Notifications that are in work, by run."""
+        self._pace = pace or RunPace()
+        self._desk = Desk(news, consumer or consumer_name(), self._pace, lambda one: one.run_id)
         self._counts: dict[str, int] = {}
         """How many events to read of a run that is in the middle of a backlog."""
-        self._next_claim_s = 0.0
-        self._next_sweep_s = 0.0
 
     async def run(self) -> None:
         """Project until cancelled. While Redis or SQL is away it waits, and acknowledges nothing."""
-        backoff_s = 0.0
-        while True:
-            try:
-                await self._round()
-            except (StoreUnavailable, ArchiveUnavailable) as error:
-                if backoff_s == 0.0:
-                    log.warning("archive.waiting", error=error.message, held=len(self._held))
-                backoff_s = min(MAX_BACKOFF_S, max(FIRST_BACKOFF_S, backoff_s * 2))
-                await asyncio.sleep(backoff_s)
-                continue
-            if backoff_s:
-                log.info("archive.resumed")
-                backoff_s = 0.0
+        await keep_projecting("runs", self._round, self._desk)
 
     async def lag(self) -> Lag:
         """How much news is not archived yet. Raises StoreUnavailable."""
@@ -151,33 +132,18 @@ class RunProjector:
 
     async def _round(self) -> None:
         loop = asyncio.get_running_loop()
-        if loop.time() >= self._next_sweep_s:
-            found = await self.sweep()
-            self._next_sweep_s = loop.time() + self._pace.sweep_every_s
-            if found:
-                log.info("archive.swept", runs=found)
-        if not self._held:
-            await self._take_news()
+        found = await self._desk.sweep_if_due(self.sweep)
+        if found:
+            log.info("archive.swept", runs=found)
+        if not self._desk:
+            await self._desk.take()
         ready_s = loop.time() + self._pace.gather_s
-        while self._held:
+        while self._desk:
             # One batch each in turn: a run with a long backlog does not hold up the others.
-            for run_id in list(self._held):
+            for run_id in self._desk.subjects:
                 if await self.project(run_id):
-                    await self._news.ack(self._held[run_id])
-                    del self._held[run_id]
+                    await self._desk.done(run_id)
         await asyncio.sleep(max(0.0, ready_s - loop.time()))
-
-    async def _take_news(self) -> None:
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._next_claim_s:
-            self._hold(await self._news.claim_stale(self.consumer, min_idle_ms=self._pace.claim_idle_ms))
-            self._next_claim_s = loop.time() + self._pace.claim_every_s
-        block_ms = 1 if self._held else self._pace.block_ms
-        self._hold(await self._news.read(self.consumer, count=READ_NEWS, block_ms=block_ms))
-
-    def _hold(self, news: list[News]) -> None:
-        for one in news:
-            self._held.setdefault(one.run_id, []).append(one.id)
 
     async def _record(self, run_id: str, cursor: Cursor, step: Step, turns: Sequence[TurnRecord]) -> bool:
         batch = RunBatch(
@@ -188,10 +154,25 @@ class RunProjector:
             documents=step.documents,
             halted_reason=step.halt,
         )
-        done = await self._archive.record(run_id, cursor, batch)
+        with ExitStack() as spans:
+            # The rows of one batch may belong to several turns, each with a trace of its own.
+            for turn, trace in (await self._traces(run_id, batch)).items():
+                spans.enter_context(span("run.project", trace, kind="consumer", run_id=run_id, turn=turn))
+            done = await self._archive.record(run_id, cursor, batch)
         if done and step.halt is not None and cursor.halted_reason is None:
             log.error("archive.run_halted", run_id=run_id, last_seq=cursor.last_seq, reason=step.halt)
         return done
+
+    async def _traces(self, run_id: str, batch: RunBatch) -> dict[int, TraceContext]:
+        """The trace of each turn that this batch tells of; not looked for where no traces are recorded."""
+        if not is_tracing():
+            return {}
+        records = {turn.turn: turn for turn in batch.turns}
+        for turn in {event.turn for event in batch.events if event.turn is not None} - records.keys():
+            with suppress(NotFound):
+                records[turn] = await self._archive.turn_record(run_id, turn)
+        found = {turn: trace_context_of(record.traceparent) for turn, record in sorted(records.items())}
+        return {turn: trace for turn, trace in found.items() if trace is not None}
 
     async def _halt(self, run_id: str, cursor: Cursor, reason: str) -> bool:
         """Stop a projection that can't go on; False when another projector came first."""

@@ -19,8 +19,10 @@ from cody.pipeline.model_request import ModelRequest, Tool, user_message
 from cody.pipeline.problems import INTERNAL_ERROR, problem
 from cody.pipeline.providers.driving import Provider
 from cody.pipeline.providers.registry import PROVIDER_IDS, open_provider
+from cody.pipeline.providers.tool_loop import OpenToolbox, Toolbox, stream_with_tools
 from cody.pipeline.publisher import Publication, Publisher, now_ms
 from cody.pipeline.tracing import event_trace, span
+from cody.redaction import Redactor
 from cody.settings import Settings
 
 if TYPE_CHECKING:
@@ -35,10 +37,20 @@ SERVER_STOPPED = "server_stopped"
 class Submissions:
     """The answers that this process asks for. Close it with `aclose`."""
 
-    def __init__(self, settings: Settings, publisher: Publisher, archive: Callable[[], Awaitable[Archive]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        publisher: Publisher,
+        archive: Callable[[], Awaitable[Archive]],
+        open_toolbox: OpenToolbox | None,
+        redactor: Redactor,
+    ) -> None:
+        """`open_toolbox`: who carries out tools; None = nobody here."""
         self._settings = settings
         self._publisher = publisher
         self._archive = archive
+        self._open_toolbox = open_toolbox
+        self._redactor = redactor
         self._providers: dict[str, Provider] = {}
         self._opening = asyncio.Lock()
         self._tasks: dict[asyncio.Task[None], Publication] = {}
@@ -54,6 +66,7 @@ class Submissions:
         if self._settings.models and request.model not in self._settings.models:
             allowed = ", ".join(self._settings.models)
             raise Forbidden(f"model: {request.model} is not among CODY_MODELS ({allowed})", details={"field": "model"})
+        toolbox = await self._toolbox_of(request)
         opening = ResponseStart(
             response_id=str(uuid.uuid4()),
             turn_id=request.turn_id or str(uuid.uuid4()),
@@ -68,7 +81,7 @@ class Submissions:
         publication.say(*(payload for item in said for payload in whole_item(item)))
         await _begun(publication)
         task = asyncio.create_task(
-            self._answer(publication, request, opening, said, key), name=f"answer {opening.response_id}"
+            self._answer(publication, request, opening, said, key, toolbox), name=f"answer {opening.response_id}"
         )
         self._tasks[task] = publication
         task.add_done_callback(self._tasks.pop)
@@ -114,6 +127,7 @@ class Submissions:
         opening: ResponseStart,
         said: Sequence[OutputItem],
         key: str,
+        toolbox: Toolbox | None,
     ) -> None:
         try:
             earlier = await self._history(opening)
@@ -122,7 +136,8 @@ class Submissions:
             with span(
                 "model.answer", provider=opening.provider_id, model=opening.model_id, response_id=opening.response_id
             ):
-                async with aclosing(provider.stream(asked)) as payloads:
+                stream = provider.stream(asked) if toolbox is None else stream_with_tools(provider, asked, toolbox)
+                async with aclosing(stream) as payloads:
                     async for payload in payloads:
                         if not isinstance(payload, ResponseStart):
                             publication.say(payload)
@@ -134,6 +149,21 @@ class Submissions:
             # The boundary of an answer: whatever happened, its readers must see it end.
             log.exception("response.failed", response_id=opening.response_id)
             _fail(publication, INTERNAL_ERROR, f"Cody failed: {type(error).__name__}", retryable=False)
+
+    async def _toolbox_of(self, request: SubmitRequest) -> Toolbox | None:
+        """The tools that are Cody's to carry out; None = no such tool was named."""
+        if not request.own_tools or request.working_dir is None:
+            return None
+        if self._open_toolbox is None:
+            raise InvalidRequest("tools: nobody carries out tools here; define your own", details={"field": "tools"})
+        return await asyncio.to_thread(
+            self._open_toolbox,
+            request.working_dir,
+            self._settings,
+            sandbox=request.sandbox or "workspace-write",
+            allowed=request.own_tools,
+            redactor=self._redactor,
+        )
 
     async def _history(self, opening: ResponseStart) -> list[OutputItem]:
         archive = await self._archive()
@@ -188,7 +218,8 @@ def _model_request(request: SubmitRequest, opening: ResponseStart, history: Sequ
         history=tuple(history),
         instructions=request.instructions,
         tools=tuple(
-            Tool(name=tool.name, description=tool.description, parameters=tool.parameters) for tool in request.tools
+            Tool(name=tool.name, description=tool.description, parameters=tool.parameters)
+            for tool in request.definitions
         ),
         max_output_tokens=request.max_output_tokens,
         reasoning_effort=request.reasoning_effort,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -112,7 +112,8 @@ class StreamReader:
             self.connected = True
         # From here on a new stream has to wake the read, which may outlast the last stream that it was begun with.
         self._reading = True
-        reading = {self._wake_key: self._wake_id} | {key: one.last_id for key, one in self._streams.items()}
+        followed = dict(self._streams)
+        reading = {self._wake_key: self._wake_id} | {key: one.last_id for key, one in followed.items()}
         try:
             await self._connection.send_command(
                 "XREAD", "COUNT", READ_COUNT, "BLOCK", BLOCK_MS, "STREAMS", *reading.keys(), *reading.values()
@@ -124,13 +125,14 @@ class StreamReader:
         if isinstance(found, ResponseError):
             raise found
         for raw_key, entries in found or ():
-            self._take(raw_key.decode(), entries)
+            self._take(raw_key.decode(), entries, followed)
 
-    def _take(self, key: str, entries: Sequence[Entry]) -> None:
+    def _take(self, key: str, entries: Sequence[Entry], followed: Mapping[str, _Followed]) -> None:
         if key == self._wake_key:
             self._wake_id = entries[-1][0].decode()
             return
         one = self._streams.get(key)
-        if one is not None:
+        # One that was followed anew meanwhile, from an older place, would miss what lies between.
+        if one is not None and one is followed.get(key):
             one.last_id = entries[-1][0].decode()
             one.deliver(entries)

@@ -171,7 +171,7 @@ class ResponseEvents:
             answer = await script("response_take")(self._redis, names, [projector, lease_ms, count, GROUP])
         match answer[0]:
             case b"ok":
-                return Taken([_entry(entry_id, flat) for entry_id, flat in answer[1]])
+                return Taken([entry_of(entry_id, flat) for entry_id, flat in answer[1]])
             case b"held":
                 return TakenByOther()
             case _:
@@ -213,13 +213,13 @@ class ResponseEvents:
         """The oldest `count` events that are kept."""
         with store_calls(f"read the events of response {response_id}"):
             found: Any = await self._redis.xrange(keys.response_events(response_id), count=count)
-        return [_entry(entry_id, fields) for entry_id, fields in found]
+        return [entry_of(entry_id, fields) for entry_id, fields in found]
 
     async def after(self, response_id: str, entry_id: str, *, count: int) -> list[Entry]:
         """Up to `count` events that come after this one."""
         with store_calls(f"read the events of response {response_id}"):
             found: Any = await self._redis.xrange(keys.response_events(response_id), min=f"({entry_id}", count=count)
-        return [_entry(one_id, fields) for one_id, fields in found]
+        return [entry_of(one_id, fields) for one_id, fields in found]
 
     async def ends(self, response_id: str) -> tuple[Entry, Entry] | None:
         """The oldest and the newest event that are kept; None = there is no such stream."""
@@ -229,7 +229,7 @@ class ResponseEvents:
                 pipe.xrange(key, count=1)
                 pipe.xrevrange(key, count=1)
                 oldest, newest = await pipe.execute()
-        return (_entry(*oldest[0]), _entry(*newest[0])) if oldest else None
+        return (entry_of(*oldest[0]), entry_of(*newest[0])) if oldest else None
 
     async def gone(self, response_ids: Sequence[str]) -> list[str]:
         """Those of these responses that have no stream (any more)."""
@@ -271,6 +271,7 @@ def _is_done(groups: Sequence[Mapping[str, Any]]) -> bool:
     return ours is not None and ours["pending"] == 0 and ours["lag"] == 0
 
 
-def _entry(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes]) -> Entry:
+def entry_of(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes]) -> Entry:
+    """A stream entry as Redis gives it, whoever wrote it."""
     found = fields if isinstance(fields, Mapping) else dict(zip(fields[::2], fields[1::2], strict=False))
     return Entry(entry_id.decode(), found.get(b"event") or next(iter(found.values()), b""))

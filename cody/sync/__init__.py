@@ -10,6 +10,7 @@ state         the life of a job: one transition table and its moves (pure)
 storage       what a backend must do: eight reads and writes
 clock         time that a test can step, and wake-ups
 worker        claims a job, applies its chunks, retries, verifies, ends it
+retention     what was abandoned, or ended long ago, is dropped
 engine        the seven methods over any storage
 adapters      memory (the reference); others join here
 conformance   every promise of the contract, played against any adapter

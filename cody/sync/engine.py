@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import Self
 from uuid import uuid4
 
-from cody.sync import state, views
+from cody.sync import retention, state, views
 from cody.sync.clock import Clock
 from cody.sync.contracts import TERMINAL, Chunk, JobSnapshot, Manifest, SourceSnapshot
 from cody.sync.crew import Crew
@@ -200,6 +200,14 @@ class Engine:
                     poll = clock.now() + timedelta(seconds=self.bench.poll_s)
                     until = poll if until is None else min(until, poll)
                 await clock.wait(seen, until)
+
+    async def prune(self) -> int:
+        """Drop what is older than the policy keeps: sources that nobody sealed, and jobs that have ended, but no record.
+
+        The number of sources. Who still sends to one of them is told source_not_found, and begins anew.
+        """
+        with canonical():
+            return await retention.prune(self.bench)
 
     async def read(self, conversation_id: str) -> AsyncIterator[bytes]:
         """The verified record, chunk by chunk.

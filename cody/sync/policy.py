@@ -33,6 +33,9 @@ class Policy(Frozen):
     retry_cap_s: Annotated[float, Field(gt=0)] = 60.0
     max_failures: Annotated[int, Field(ge=0)] = 8
     """Failures in a row, without a chunk applied between them, that a job survives."""
+    keep_s: Annotated[float, Field(gt=0)] = 7 * 86_400.0
+    """How long sources are kept to which nothing is added any more, and jobs that have ended: see Engine.prune. A
+    record that was verified is kept until a newer one replaces it."""
 
 
 def retry_delay_s(failures: int, policy: Policy, jitter: Callable[[], float]) -> float:

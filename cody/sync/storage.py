@@ -108,6 +108,8 @@ class Write:
     """Drop the chunks of these sources; their rows stay."""
     forget_records: tuple[str, ...] = ()
     """Drop the target records of these jobs; their rows stay."""
+    dropped: tuple[SourceRow, ...] = ()
+    """Drop these sources, at exactly these revisions, and all that is of them: chunks, job, target record."""
 
 
 class Storage(Protocol):
@@ -135,6 +137,11 @@ class Storage(Protocol):
 
     async def chunk(self, source_id: str, index: int) -> Chunk | None:
         """A collected chunk, or None."""
+        ...
+
+    async def stale(self, before: datetime, limit: int) -> Sequence[SourceRow]:
+        """Sources last written before then that nobody needs: without a job, or with one that ended before then and
+        is not its conversation's record. The oldest first."""
         ...
 
     def record(self, job_id: str) -> AsyncIterator[Chunk]:

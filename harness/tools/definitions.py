@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from cody.contracts.tool_names import TOOL_NAMES, ToolName
 from cody.pipeline.model_request import Tool
 
-ToolName = Literal["read_file", "list_dir", "apply_patch", "exec"]
-TOOL_NAMES: tuple[ToolName, ...] = get_args(ToolName)
 WRITING_TOOLS: frozenset[ToolName] = frozenset({"apply_patch"})
 """Not offered in a read-only sandbox; `exec` is, since its sandbox keeps it from writing."""
 

@@ -12,7 +12,8 @@ import structlog
 from pydantic import ValidationError
 
 from cody.contracts.responses import FunctionCall
-from cody.errors import Forbidden
+from cody.contracts.tool_names import TOOL_NAMES, ToolName, ToolSandbox
+from cody.errors import Forbidden, InvalidRequest
 from cody.pipeline.model_request import Tool
 from cody.pipeline.providers.tool_loop import ToolResult
 from cody.redaction import Redactor, looks_secret
@@ -22,21 +23,19 @@ from harness.permission import is_inside
 from harness.tools.definitions import (
     ARGUMENTS,
     MAX_ARGUMENT_CHARS,
-    TOOL_NAMES,
     WRITING_TOOLS,
     ApplyPatch,
     Arguments,
     Exec,
     ListDir,
     ReadFile,
-    ToolName,
     definitions,
 )
 from harness.tools.execution import ExecLimits, execute, told
 from harness.tools.looking import list_entries, read_lines
 from harness.tools.patching import apply_patch
 from harness.tools.refusal import ToolRefused
-from harness.tools.sandbox import Bubblewrap, Sandbox, find_bubblewrap
+from harness.tools.sandbox import Bubblewrap, find_bubblewrap
 from harness.tools.workspace_files import WorkspaceFiles
 
 log = structlog.get_logger(__name__)
@@ -52,7 +51,7 @@ class ToolPolicy:
     """What the tools of one turn may do. `hidden`: folders that no tool reads (without a sandbox, commands do)."""
 
     workspace: Path
-    sandbox: Sandbox = "workspace-write"
+    sandbox: ToolSandbox = "workspace-write"
     allowed: frozenset[ToolName] = frozenset(TOOL_NAMES)
     limits: ExecLimits = field(default_factory=ExecLimits)
     max_read_bytes: int = MAX_READ_BYTES
@@ -60,7 +59,7 @@ class ToolPolicy:
 
 
 class ToolRunner:
-    """The tools of one workspace. `run` is what `stream_with_tools` takes; `tools` is what the request offers."""
+    """The tools of one workspace: a Toolbox for the answer to one request."""
 
     def __init__(
         self,
@@ -169,11 +168,14 @@ def tool_runner(
     workspace: str,
     settings: Settings,
     *,
-    sandbox: Sandbox = "workspace-write",
+    sandbox: ToolSandbox = "workspace-write",
     allowed: Collection[ToolName] = TOOL_NAMES,
     redactor: Redactor | None = None,
 ) -> ToolRunner:
-    """The tools for a workspace, as this process's settings allow; raises Forbidden, which names the field."""
+    """The tools for a workspace, as this process's settings allow. Blocks for a look at the disk.
+
+    Raises Forbidden and InvalidRequest (there is no such folder), which name the field.
+    """
     if sandbox == "danger-full-access" and not settings.allow_danger:
         raise Forbidden(
             "sandbox: danger-full-access lets the model change anything on this machine; allowed only where Cody was "
@@ -187,6 +189,8 @@ def tool_runner(
             "it with --workspace-root DIR (or CODY_WORKSPACE_ROOTS) for others",
             details={"field": "workingDir"},
         )
+    if not os.path.isdir(workspace):
+        raise InvalidRequest(f"workingDir: there is no folder {workspace}", details={"field": "workingDir"})
     policy = ToolPolicy(Path(workspace), sandbox, frozenset(allowed), hidden=(settings.state_dir,))
     return ToolRunner(policy, env=tool_environment(agent_environment()), redactor=redactor)
 

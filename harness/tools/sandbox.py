@@ -13,12 +13,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from harness.agents.codex_binary import bundled_codex
 from harness.probe import run_probe
-
-Sandbox = Literal["read-only", "workspace-write", "danger-full-access"]
 
 PROBE_TIMEOUT_S = 10.0
 

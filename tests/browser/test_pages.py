@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
 from redis.asyncio import Redis
 
 from cody.contracts.run_config import RunConfig
@@ -48,6 +48,10 @@ async def violations(page: Page) -> list[str]:
     await page.evaluate((DASHBOARD / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8"))
     found = await page.evaluate("async () => (await axe.run()).violations")
     return [f"{one['id']}: {node['html'][:200]} {node['failureSummary']}" for one in found for node in one["nodes"]]
+
+
+async def colour_of(locator: Locator) -> str:
+    return str(await locator.evaluate("element => getComputedStyle(element).color"))
 
 
 async def many_runs(redis: Redis, count: int) -> None:
@@ -101,6 +105,21 @@ async def test_a_run_of_codex_is_started_from_the_form_and_watched_to_its_end(
     await expect(page.locator(".outcome-bad").first).to_have_text("exit 1")
     await expect(page.locator(".turn-panel")).to_contain_text("3 passed, 2 failed")
     await shot(page, "run")
+    await page.locator("#turn-2").click()
+    # codex tells which files it patched; what it changed in them is Cody's to say.
+    patch = page.get_by_role("region", name="Changes of pricing.py")
+    await expect(patch.locator(".diff-del")).to_have_text("-    return int(total_cents * (1 - percent / 100))\n")
+    await expect(patch.locator(".diff-add")).to_have_text("+    return (total_cents * (100 - percent) + 50) // 100\n")
+    await expect(patch.locator(".diff-counts")).to_have_text("+1 −1")
+    assert await colour_of(patch.locator(".diff-add")) != await colour_of(patch.locator(".diff-del"))
+    await expect(page.locator(".diff-of")).to_have_count(3)
+    await patch.scroll_into_view_if_needed()
+    await shot(page, "run-diff")
+    await page.locator("summary", has_text="Prompt").click()
+    told = page.get_by_label("Prompt of turn 2")
+    await expect(told).to_contain_text("CURRENT STATE (READ THIS FIRST)")
+    await expect(told).to_contain_text("Step 1: the cause")
+    await expect(told).not_to_contain_text("Step 2: the fix")
     for tab, sign in (
         ("Events", ".line"),
         ("Plots", ".plot canvas"),
@@ -110,6 +129,15 @@ async def test_a_run_of_codex_is_started_from_the_form_and_watched_to_its_end(
         await page.get_by_role("tab", name=tab).click()
         await expect(page.locator(sign).first).to_be_visible()
         await shot(page, f"run-{tab.split()[-1].lower()}")
+    await page.get_by_role("tab", name="Logs").click()
+    whole = page.get_by_role("region", name="codys-log.md")
+    written = (shop / ".cody-harness" / "current-epic" / "codys-log.md").read_text(encoding="utf-8")
+    await expect(whole.locator("pre")).to_have_text(written, use_inner_text=True)
+    await expect(page.get_by_role("region", name="Work log")).to_contain_text("3 additions by this run")
+    await page.get_by_role("region", name="Work log").get_by_role("button", name="Added by this run").click()
+    added = page.get_by_role("region", name="What this run added to codys-log.md")
+    await expect(added.locator("article")).to_have_count(3)
+    await expect(added).not_to_contain_text("Nothing done yet")
     record = read(server, f"/api/runs/{page.url.split('/')[-1].split('?')[0]}")
     await expect(page.locator(".run-numbers")).to_contain_text(f"{record['currentTurn']} / 6")
 

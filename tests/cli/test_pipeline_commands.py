@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cody.store import dead_letters, keys
 from tests.cli.command_line import CommandLine, read_until
 from tests.conftest import Wait
 from tests.pipeline.collector import collecting
+from tests.pipeline.tool_calls import after_call, calling
 from tests.pipeline.wire_server import WireServer, http_error, sse
 from tests.server.cody_server import launch
 
@@ -73,6 +75,70 @@ async def test_an_answer_is_printed_searched_exported_and_gone_on_with(
 
     failed = await run(*SUBMIT, "Once more", code=3)
     assert "error:" in failed.stderr
+
+
+async def test_tools_that_the_model_may_use(tmp_path: Path, repo: Path) -> None:
+    (repo / "notes.txt").write_text("one\ntwo\n")
+    replies = (
+        calling("openai", "read_file", 1, path="notes.txt"),
+        calling("openai", "exec", 2, command="exit 3"),
+        after_call("openai"),
+    )
+    async with WireServer(*replies) as wire:
+        variables: dict[str, Any] = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": wire.url}
+        server = await asyncio.to_thread(launch, tmp_path, **variables)
+        try:
+            command = CommandLine(server.state_dir, repo)
+            tools = ("--tool", "exec", "--tool", "read_file")
+            done = await asyncio.to_thread(command, *SUBMIT, "Read it", *tools)
+            assert done.stdout == "2 + 40 = 42.\n"
+            assert [line for line in done.stderr.splitlines() if line.startswith(("calls", "answered", "failed"))] == [
+                "calls read_file",
+                "answered: one",
+                "calls exec",
+                "failed: exit code 3",
+            ]
+            elsewhere = await asyncio.to_thread(command, *SUBMIT, "x", *tools, "--working-dir", "/usr", code=2)
+            assert "workingDir" in elsewhere.stderr
+        finally:
+            await asyncio.to_thread(server.discard)
+    assert [tool["name"] for tool in wire.requests[0].body["tools"]] == ["read_file", "exec"]
+
+
+def test_tools_that_are_none(alone: CommandLine) -> None:
+    said = alone(*SUBMIT, "x", "--tool", "rm", code=2).stderr
+    assert "no tool rm (there are: read_file, list_dir, apply_patch, exec)" in said
+    assert "--tool" in alone(*SUBMIT, "x", "--working-dir", ".", code=2).stderr
+
+
+async def test_a_run_is_exported_by_the_beginning_of_its_id(
+    asking: CommandLine, repo: Path, tmp_path: Path, eventually: Wait
+) -> None:
+    agent = "import os, pathlib, sys; sys.stdin.read(); print('hello from the agent')"
+    stop = "; pathlib.Path(os.environ['CODY_STOP_FILE']).write_text('done')"
+
+    async def run(*arguments: str, code: int = 0) -> Any:
+        return await asyncio.to_thread(asking, *arguments, code=code)
+
+    begun = await run("run", "--agent", "command", "--detach", "--json", "--", sys.executable, "-c", agent + stop)
+    run_id = json.loads(begun.stdout)["runId"]
+
+    async def is_archived() -> bool:
+        found = await asyncio.to_thread(asking, "export", run_id[:8], code=None)
+        return found.returncode == 0 and '"type":"run_completed"' in found.stdout
+
+    await eventually(is_archived)
+    lines = [json.loads(line) for line in (await run("export", run_id[:8])).stdout.splitlines()]
+    assert (lines[0]["kind"], lines[0]["run"]["runId"], lines[0]["run"]["status"]) == ("run", run_id, "completed")
+    assert [line["turn"]["turn"] for line in lines if line["kind"] == "turn"] == [1]
+    events = [line["event"] for line in lines if line["kind"] == "event"]
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    assert any("hello from the agent" in event.get("text", "") for event in events)
+    target = tmp_path / "run.md"
+    await run("export", run_id, "--format", "md", "-o", str(target))
+    assert target.read_text().startswith("# Run ")
+    assert "Turn 1" in target.read_text()
+    assert "no run" in (await run("export", "ffffffff", code=1)).stderr
 
 
 async def test_what_is_not_there(asking: CommandLine, tmp_path: Path) -> None:

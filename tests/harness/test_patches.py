@@ -22,9 +22,16 @@ SECRET = "dont-tell-anyone-4711"
 
 
 def scenario(*patches: str) -> str:
+    """A model that thinks between two patches, as models do: what one did is looked at before the next one comes."""
     calls = [{"items": [{"type": "custom_tool_call", "name": "apply_patch", "input": patch}]} for patch in patches]
     last = {"items": [{"type": "message", "text": "Done."}]}
-    return orjson.dumps({"name": "patches", "description": "Patches.", "responses": [*calls, last]}).decode()
+    return orjson.dumps(
+        {
+            "name": "patches",
+            "description": "Patches.",
+            "responses": [{"delay_ms": 400, **one} for one in (*calls, last)],
+        }
+    ).decode()
 
 
 def outputs(run: Any) -> list[dict[str, Any]]:
@@ -40,7 +47,7 @@ async def test_a_patch_of_codex_has_its_diff(workspace: Any, start: Any, tmp_pat
         "*** Add File: notes/new.txt\n+first\n+second\n*** Delete File: old.txt\n*** End Patch\n",
         "*** Begin Patch\n*** Update File: prices.py\n@@\n one = 1\n-two = 22\n+two = 222\n*** End Patch\n",
     )
-    async with ReplayServer(parse_scenario(scenario(*patches), origin="the test"), delay_factor=0) as replay:
+    async with ReplayServer(parse_scenario(scenario(*patches), origin="the test")) as replay:
         env = {**write_codex_home(tmp_path / "codex-home", replay.base_url), "SHOP_API_KEY": SECRET}
         config = {"workingDir": str(workspace.path), "env": env, "maxTurns": 1}
         run = await start(StartRunRequest.model_validate({"epicId": "current-epic", "config": config}))
@@ -49,9 +56,9 @@ async def test_a_patch_of_codex_has_its_diff(workspace: Any, start: Any, tmp_pat
     first, second = outputs(run)
     around = " key = '[redacted:SHOP_API_KEY]'\n three = 3\n"
     assert first["diff"] == (
-        f"--- a/prices.py\n+++ b/prices.py\n@@ -1,4 +1,4 @@\n one = 1\n-two = 2\n+two = 22\n{around}"
         "--- /dev/null\n+++ b/notes/new.txt\n@@ -0,0 +1,2 @@\n+first\n+second\n"
         "--- a/old.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-goes\n"
+        f"--- a/prices.py\n+++ b/prices.py\n@@ -1,4 +1,4 @@\n one = 1\n-two = 2\n+two = 22\n{around}"
     )
     assert first["diff_truncated"] is False
     assert "diff_missing" not in first

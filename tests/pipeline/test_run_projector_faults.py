@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from cody.errors import CodyError
 from cody.pipeline.archive import Archive, ArchiveUnavailable, FenceRaised
-from cody.pipeline.run_projector import Pace, RunProjector
+from cody.pipeline.run_projector import RunPace, RunProjector
 from cody.store import keys
 from cody.store.clients import connect
 from cody.store.embedded import EmbeddedServer
@@ -36,7 +36,7 @@ from tests.pipeline.live_runs import (
 from tests.pipeline.postgres_server import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
-CLAIMS_AT_ONCE = Pace(gather_s=0.0, block_ms=20, claim_every_s=0.0, claim_idle_ms=0)
+CLAIMS_AT_ONCE = RunPace(gather_s=0.0, block_ms=20, claim_every_s=0.0, claim_idle_ms=0)
 
 
 @contextlib.asynccontextmanager
@@ -202,7 +202,7 @@ async def test_a_full_disk_stops_nothing_for_good(
         await eventually(lambda: is_archived(redis, archive, run.run_id))
         for number in range(40):
             await run.emit(*(answered(f"{number} " + "x" * 4_000) for _ in range(10)))
-        await said(process, b"archive.waiting")
+        await said(process, b"projector.waiting")
         assert await redis.xlen(keys.ARCHIVE_NEWS) > 0
         assert not await is_archived(redis, archive, run.run_id)
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))

@@ -9,8 +9,9 @@ import pytest
 
 from cody.contracts.responses import FunctionCall, FunctionCallOutput, Response, Usage
 from cody.contracts.stream_events import Payload
+from cody.pipeline.model_request import Tool
 from cody.pipeline.providers.registry import open_provider
-from cody.pipeline.providers.tool_loop import RunTool, ToolResult, stream_with_tools
+from cody.pipeline.providers.tool_loop import ToolResult, stream_with_tools
 from tests.pipeline.answering import reduced, types
 from tests.pipeline.asking import ADD, KEY, request
 from tests.pipeline.wire_server import WireServer, http_error, sse
@@ -18,18 +19,22 @@ from tests.pipeline.wire_server import WireServer, http_error, sse
 CALLS = {"openai": ("function_call", "after_function_call"), "anthropic": ("tool_use", "after_tool_use")}
 
 
-async def add(call: FunctionCall) -> ToolResult:
-    terms = json.loads(call.arguments)
-    return ToolResult(str(terms["a"] + terms["b"]))
+class Adding:
+    tools: tuple[Tool, ...] = (ADD,)
+
+    async def run(self, call: FunctionCall) -> ToolResult:
+        terms = json.loads(call.arguments)
+        return ToolResult(str(terms["a"] + terms["b"]))
 
 
-async def broken(call: FunctionCall) -> ToolResult:
-    raise OSError(f"{call.name} fell over")
+class Broken(Adding):
+    async def run(self, call: FunctionCall) -> ToolResult:
+        raise OSError(f"{call.name} fell over")
 
 
-async def answered(provider_id: str, wire: WireServer, run_tool: RunTool, *, max_requests: int = 20) -> Response:
+async def answered(provider_id: str, wire: WireServer, toolbox: Adding, *, max_requests: int = 20) -> Response:
     provider = await open_provider(provider_id, api_key=KEY, base_url=wire.url)
-    stream = stream_with_tools(provider, request("2 + 40?", tools=(ADD,)), run_tool, max_requests=max_requests)
+    stream = stream_with_tools(provider, request("2 + 40?"), toolbox, max_requests=max_requests)
     try:
         async with aclosing(stream) as payloads:
             said: list[Payload] = [payload async for payload in payloads]
@@ -41,7 +46,7 @@ async def answered(provider_id: str, wire: WireServer, run_tool: RunTool, *, max
 @pytest.mark.parametrize(("provider_id", "tokens"), [("openai", (153, 29)), ("anthropic", (839, 75))])
 async def test_a_call_its_output_and_the_message(provider_id: str, tokens: tuple[int, int]) -> None:
     async with WireServer(*(sse(provider_id, name) for name in CALLS[provider_id])) as wire:
-        response = await answered(provider_id, wire, add)
+        response = await answered(provider_id, wire, Adding())
     assert types(response) == ["function_call", "function_call_output", "message"]
     call, output, _ = response.output_items
     assert isinstance(call, FunctionCall)
@@ -59,7 +64,7 @@ async def test_a_call_its_output_and_the_message(provider_id: str, tokens: tuple
 
 async def test_calls_of_one_answer_are_all_run() -> None:
     async with WireServer(sse("openai", "parallel_calls"), sse("openai", "after_function_call")) as wire:
-        response = await answered("openai", wire, add)
+        response = await answered("openai", wire, Adding())
     assert [item.output for item in response.output_items if isinstance(item, FunctionCallOutput)] == ["3", "7"]
     kinds = [item["type"] for item in wire.requests[1].body["input"]]
     assert kinds == ["message", *["function_call"] * 2, *["function_call_output"] * 2]
@@ -67,7 +72,7 @@ async def test_calls_of_one_answer_are_all_run() -> None:
 
 async def test_a_tool_that_breaks_is_told_to_the_model() -> None:
     async with WireServer(sse("openai", "function_call"), sse("openai", "after_function_call")) as wire:
-        response = await answered("openai", wire, broken)
+        response = await answered("openai", wire, Broken())
     output = response.output_items[1]
     assert isinstance(output, FunctionCallOutput)
     assert (output.success, output.output) == (False, "the tool failed")
@@ -76,14 +81,14 @@ async def test_a_tool_that_breaks_is_told_to_the_model() -> None:
 
 async def test_an_error_of_the_second_request_ends_the_answer() -> None:
     async with WireServer(sse("openai", "function_call"), http_error("openai", "500")) as wire:
-        response = await answered("openai", wire, add)
+        response = await answered("openai", wire, Adding())
     assert response.status == "error"
     assert types(response) == ["function_call", "function_call_output"]
 
 
 async def test_a_model_that_calls_in_circles_is_stopped() -> None:
     async with WireServer(sse("openai", "function_call"), sse("openai", "parallel_calls")) as wire:
-        response = await answered("openai", wire, add, max_requests=2)
+        response = await answered("openai", wire, Adding(), max_requests=2)
     assert len(wire.requests) == 2
     assert (response.status, response.finish_reason) == ("complete", "tool_calls")
     assert types(response) == ["function_call", "function_call_output", "function_call", "function_call"]

@@ -14,8 +14,9 @@ from tests.server.cody_server import REPOSITORY, clean_environment
 PROGRAM = """
 import logging
 from structlog import get_logger
-from cody.logs import configure_logs, log_level
-configure_logs(log_level())
+from cody.logs import configure_logs
+from cody.settings import load_settings
+configure_logs(load_settings().log_level)
 log = get_logger()
 log.debug("quiet.past", n=1)
 log.info("run.started", run_id="r1", odd={1: b"x"}, text="two\\nlines")

@@ -22,6 +22,7 @@ from server.audited import Audited
 from server.auth import Gate, Sessions
 from server.boundary import Boundary
 from server.connection import ServerConfig
+from server.grants import Grants
 from server.guards import Guard, Site
 from server.http import HttpServer
 from server.limits import Limits
@@ -68,7 +69,9 @@ async def served_table(table: list[Endpoint], state_dir: Path, port: int = 0) ->
     tokens = TokenStore(state_dir)
     tokens.prepare()
     limits = Limits()
-    gated = Gate(Audited(router(table), AuditLog(state_dir)), tokens, Sessions(site.port), limits)
+    sessions = Sessions(site.port)
+    audited = Audited(router(table), AuditLog(state_dir))
+    gated = Gate(audited, tokens, sessions, limits, Grants(tokens, sessions))
     app = Boundary(Guard(gated, site), Metrics(OpenStreams(NoRuns(), keepalive_s=15), lambda: 0))
     server = HttpServer(ServerConfig(app, on_connections=lambda count: None))
     serving = asyncio.create_task(server.serve(sockets=[bound]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,26 +12,19 @@ from typing import Any
 import pytest
 
 from cody.cli.exits import ERROR
-from cody.contracts.responses import Message, Response
-from cody.contracts.run import RunSnapshot
-from cody.contracts.run_config import RunConfig
-from cody.pipeline.archive import Archive
-from cody.pipeline.arrivals import Arrivals, put
-from cody.pipeline.transfer import EventLine, ResponseLine, RunHead, ThreadHead, encoded
+from cody.contracts.responses import Response
+from cody.pipeline.archive import Archive, RunBatch
+from cody.pipeline.arrivals import put
+from cody.pipeline.arrived_lines import event_row
+from cody.pipeline.transfer import ResponseLine, ThreadHead, encoded
 from cody.store.events import Frame, PendingEvent, after
-from cody.sync.adapters.sql import SqlAdapter
-from cody.sync.chunking import chunk_lines
-from cody.sync.contracts import JobSnapshot
-from cody.sync.policy import ManifestBuilder
 from server.sync import SyncEndpoints
 from server.sync_host import SyncHost
 from tests.conftest import Wait
 from tests.server.cody_server import TS, CodyServer, OwnedRun, launch
+from tests.sync.arriving import DEADLINE_S, RUN_ID, answer, arrive, event, run_record, taking_in
 from tests.sync.serving import Serving, served_table
 from tests.sync.syncing_cody import Laptop
-
-RUN_ID = "3f9a3f9a-0000-4000-8000-000000000001"
-DEADLINE_S = 60.0
 
 
 @dataclass
@@ -181,69 +173,6 @@ async def test_a_thread_is_pushed_and_found(cody: CodyServer, team: TeamHost, ev
     assert [hit.response_id for hit in (await team.archive.search("albatross 2")).hits] == ["r2"]
 
 
-def answer(response_id: str, text: str) -> Response:
-    return Response(
-        id=response_id,
-        turn_id=f"turn-{response_id}",
-        thread_id="t",
-        model_id="m",
-        provider_id="p",
-        created_at=1,
-        updated_at=2,
-        status="complete",
-        output_items=(Message(id="i", content=text),),
-    )
-
-
-def snapshot(**fields: Any) -> RunSnapshot:
-    values = {
-        "run_id": RUN_ID,
-        "status": "completed",
-        "created_at": TS,
-        "updated_at": TS,
-        "epic_id": "e",
-        "stream_key": "k",
-        "working_dir": "/w",
-        "agent": "codex",
-        "config": RunConfig(working_dir="/w"),
-        **fields,
-    }
-    return RunSnapshot(**values)
-
-
-def event(seq: int, **fields: Any) -> EventLine:
-    payload = json.dumps({"code": "c", "message": f"heron {seq}"})
-    values = {"event_id": f"{seq}-0", "seq": seq, "type": "warning", "ts": TS, "payload": payload, **fields}
-    return EventLine(**values)
-
-
-def run_record(*lines: EventLine, **fields: Any) -> bytes:
-    return b"".join(encoded(line) for line in (RunHead(run=snapshot(**fields)), *lines))
-
-
-async def arrive(adapter: SqlAdapter, content: bytes) -> JobSnapshot:
-    source = await adapter.start("sent")
-    built = ManifestBuilder()
-    for chunk in built.through(chunk_lines([content], 4096)):
-        await adapter.append(source.source_id, chunk.index, chunk.payload, chunk.message_count, chunk.byte_size)
-    job = await adapter.seal(source.source_id, built.manifest, built.checksum)
-    return await adapter.wait_for_terminal(job.job_id, DEADLINE_S)
-
-
-@asynccontextmanager
-async def taking_in(
-    database_url: str, folder: Path, own: str = ""
-) -> AsyncIterator[tuple[SqlAdapter, Archive, Arrivals]]:
-    archive = Archive(database_url, folder)
-
-    async def is_ours(run_id: str) -> bool:
-        return run_id == own
-
-    async with SqlAdapter(database_url) as adapter:
-        yield adapter, archive, Arrivals(adapter, archive, is_ours)
-    await archive.aclose()
-
-
 @pytest.mark.parametrize(
     "content",
     [
@@ -284,3 +213,21 @@ async def test_a_run_of_this_servers_own_is_not_overwritten(tmp_path: Path) -> N
         await arrive(adapter, run_record(event(1)))
         assert await arrivals.take_all() == 1
         assert (await archive.page(limit=5)).runs == []
+
+
+async def test_an_import_that_broke_off_goes_on_and_contradicts_nothing(tmp_path: Path) -> None:
+    url, events = f"sqlite:///{tmp_path}/both.sqlite3", [event(seq) for seq in range(1, 2_301)]
+    async with taking_in(url, tmp_path) as (adapter, archive, arrivals):
+        half = [event_row(line)[0] for line in events[:700]]
+        assert await archive.record(RUN_ID, await archive.cursor(RUN_ID), RunBatch(None, 700, half))
+        await arrive(adapter, run_record(*events))
+        assert await arrivals.take_all() == 1
+        assert (await archive.cursor(RUN_ID)).last_seq == 2_300
+        assert [run.run_id for run in (await archive.page(limit=5)).runs] == [RUN_ID]
+        await arrive(adapter, run_record(*events[:-1], event(2_300, ts="2026-02-02T00:00:00.000Z"), status="failed"))
+        await arrivals.take_all()
+        await arrive(adapter, run_record(*events, event(2_301), epic_id="another"))
+        await arrivals.take_all()
+        assert (await archive.cursor(RUN_ID)).last_seq == 2_300
+        kept = await archive.snapshot(RUN_ID)
+        assert (kept.status, kept.epic_id) == ("completed", "e")

@@ -13,8 +13,9 @@ from cody.contracts.run import RunSnapshot, TurnRecord
 from cody.pipeline.archive.search import add_documents
 from cody.pipeline.archive.tables import FENCES, PROJECTIONS, RUN_EVENTS, RUNS, TURNS
 from cody.pipeline.archive.upsert import insert_into, upsert
-from cody.pipeline.archive.values import plain
+from cody.pipeline.archive.values import MAX_INTEGER, plain
 from cody.pipeline.search_text import Document
+from cody.pipeline.trace_context import trace_id_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,9 @@ async def record(connection: AsyncConnection, run_id: str, before: Cursor, batch
     if batch.turns:
         await connection.execute(upsert(connection, TURNS), [_turn_values(turn) for turn in batch.turns])
     if batch.events:
-        await connection.execute(RUN_EVENTS.insert(), [_event_values(run_id, event) for event in batch.events])
+        traces = await _traces(connection, run_id, {event.turn for event in batch.events if event.turn is not None})
+        rows = [_event_values(run_id, event, traces.get(event.turn)) for event in batch.events]
+        await connection.execute(RUN_EVENTS.insert(), rows)
     await add_documents(connection, batch.documents)
     return True
 
@@ -151,6 +154,18 @@ async def _advance(connection: AsyncConnection, run_id: str, before: Cursor, bat
         .values(**values)
     )
     return bool((await connection.execute(moved)).rowcount == 1)
+
+
+async def _traces(connection: AsyncConnection, run_id: str, turns: set[int]) -> dict[int | None, str]:
+    """The trace of each of these turns that is here, and has one."""
+    known = [turn for turn in turns if 0 <= turn <= MAX_INTEGER]
+    if not known:
+        return {}
+    of_these = and_(TURNS.c.run_id == run_id, TURNS.c.turn.in_(known), TURNS.c.trace_id.is_not(None))
+    return {
+        row.turn: row.trace_id
+        for row in await connection.execute(select(TURNS.c.turn, TURNS.c.trace_id).where(of_these))
+    }
 
 
 async def heads(connection: AsyncConnection, run_ids: Sequence[str]) -> dict[str, RunHead]:
@@ -235,10 +250,11 @@ def _turn_values(turn: TurnRecord) -> dict[str, Any]:
         "started_at": turn.started_at,
         "finished_at": turn.finished_at,
         "record": turn.model_dump_json(by_alias=True),
+        "trace_id": trace_id_of(turn.traceparent),
     }
 
 
-def _event_values(run_id: str, event: EventRow) -> dict[str, Any]:
+def _event_values(run_id: str, event: EventRow, trace_id: str | None) -> dict[str, Any]:
     return {
         "run_id": run_id,
         "seq": event.seq,
@@ -247,4 +263,5 @@ def _event_values(run_id: str, event: EventRow) -> dict[str, Any]:
         "ts": event.ts,
         "turn": event.turn,
         "payload": event.payload,
+        "trace_id": trace_id,
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, Table, Text
 
-SCHEMA = "0001"
+SCHEMA = "0002"
 """The newest migration."""
 VERSION_TABLE = "archive_version"
 """A name of our own: another part of Cody may keep tables, with a history of their own, in the same database."""
@@ -77,8 +77,10 @@ TURNS = Table(
     Column("started_at", Text, nullable=False),
     Column("finished_at", Text),
     Column("record", Text, nullable=False),
+    Column("trace_id", ID),
     Index("ix_turns_response", "response_id"),
     Index("ix_turns_thread", "thread_id"),
+    Index("ix_turns_trace", "trace_id"),
 )
 
 RUN_EVENTS = Table(
@@ -91,8 +93,10 @@ RUN_EVENTS = Table(
     Column("ts", Text, nullable=False),
     Column("turn", Integer),
     Column("payload", Text, nullable=False),
+    Column("trace_id", ID),
     Index("ix_run_events_turn", "run_id", "turn", "seq"),
 )
+"""`trace_id`: of the turn that the event belongs to."""
 
 RESPONSES = Table(
     "responses",

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
 from cody.contracts.responses import FINISH_TOOL_CALLS, FunctionCall, FunctionCallOutput, OutputItem, Usage
 from cody.contracts.stream_events import ItemDone, ItemStart, Payload, ResponseDone, ResponseStart, UsageUpdate
+from cody.contracts.tool_names import ToolName, ToolSandbox
 from cody.pipeline.adapters.base import whole_item
-from cody.pipeline.model_request import ModelRequest
+from cody.pipeline.model_request import ModelRequest, Tool
 from cody.pipeline.providers.driving import Provider
+from cody.pipeline.tracing import span
+from cody.redaction import Redactor
+from cody.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -26,13 +31,39 @@ class ToolResult:
     success: bool = True
 
 
-RunTool = Callable[[FunctionCall], Awaitable[ToolResult]]
+class Toolbox(Protocol):
+    """The tools that Cody carries out for one answer."""
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """What the model is offered."""
+
+    async def run(self, call: FunctionCall) -> ToolResult:
+        """The result of a call, also of one that is refused: the model is told. Cancelling ends what it started."""
+
+
+class OpenToolbox(Protocol):
+    def __call__(
+        self,
+        workspace: str,
+        settings: Settings,
+        *,
+        sandbox: ToolSandbox = ...,
+        allowed: Collection[ToolName] = ...,
+        redactor: Redactor | None = ...,
+    ) -> Toolbox:
+        """The tools for a folder; may block. Raises Forbidden and InvalidRequest, which name the field."""
 
 
 async def stream_with_tools(
-    provider: Provider, request: ModelRequest, run_tool: RunTool, *, max_requests: int = MAX_REQUESTS
+    provider: Provider, request: ModelRequest, toolbox: Toolbox, *, max_requests: int = MAX_REQUESTS
 ) -> AsyncGenerator[Payload]:
-    """The payloads of one Response, outputs of the tools among them; usage is the sum of all requests."""
+    """The payloads of one Response, outputs of the tools among them; usage is the sum of all requests.
+
+    The request's own tools are its caller's: once the model has called one of them, the answer ends with that call.
+    """
+    callers = {tool.name for tool in request.tools}
+    request = request.model_copy(update={"tools": (*toolbox.tools, *request.tools)})
     spent: Usage | None = None
     for number in range(1, max_requests + 1):
         begun: dict[str, OutputItem | None] = {}  # in the order in which they began; None = not done
@@ -62,11 +93,15 @@ async def stream_with_tools(
         if done.finish_reason != FINISH_TOOL_CALLS or not calls or number == max_requests:
             yield done.model_copy(update={"usage": spent})
             return
-        for call in calls:
-            output = await _output(call, run_tool)
+        own = [call for call in calls if call.name not in callers]
+        for call in own:
+            output = await _output(call, toolbox)
             items.append(output)
             for payload in whole_item(output):
                 yield payload
+        if len(own) < len(calls):
+            yield done.model_copy(update={"usage": spent})
+            return
         request = request.going_on(items)
 
 
@@ -75,9 +110,12 @@ def _unanswered(items: list[OutputItem]) -> list[FunctionCall]:
     return [item for item in items if isinstance(item, FunctionCall) and item.call_id not in answered]
 
 
-async def _output(call: FunctionCall, run_tool: RunTool) -> FunctionCallOutput:
+async def _output(call: FunctionCall, toolbox: Toolbox) -> FunctionCallOutput:
+    known = call.name if any(tool.name == call.name for tool in toolbox.tools) else None
     try:
-        result = await run_tool(call)
+        with span("tool.run", tool=known) as recorded:
+            result = await toolbox.run(call)
+            recorded.set(success=result.success)
     except Exception:
         # The model is told and may go another way; the answer must not hang on one tool.
         log.exception("tool.failed", tool=call.name, call_id=call.call_id)

@@ -55,6 +55,19 @@ class MemoryStorage:
         """See Storage."""
         return self._chunks.get(source_id, {}).get(index)
 
+    async def stale(self, before: datetime, limit: int) -> Sequence[SourceRow]:
+        """See Storage."""
+        found = (row for row in self._sources.values() if row.updated_at < before and self._is_over(row, before))
+        return sorted(found, key=lambda row: row.updated_at)[:limit]
+
+    def _is_over(self, source: SourceRow, before: datetime) -> bool:
+        job = self._jobs.get(source.job_id) if source.job_id else None
+        if job is None:
+            return True
+        conversation = self._conversations.get(job.conversation_id)
+        is_record = conversation is not None and conversation.record_job_id == job.job_id
+        return job.completed_at is not None and job.completed_at < before and not is_record
+
     async def record(self, job_id: str) -> AsyncIterator[Chunk]:
         """See Storage; a record that is dropped meanwhile is still read to its end."""
         chunks = self._records.get(job_id, {})
@@ -79,7 +92,16 @@ class MemoryStorage:
             self._chunks.pop(source_id, None)
         for job_id in write.forget_records:
             self._records.pop(job_id, None)
+        for source in write.dropped:
+            self._drop(source)
         return True
+
+    def _drop(self, source: SourceRow) -> None:
+        del self._sources[source.source_id]
+        self._chunks.pop(source.source_id, None)
+        if source.job_id is not None:
+            self._jobs.pop(source.job_id, None)
+            self._records.pop(source.job_id, None)
 
     def _is_current(self, write: Write) -> bool:
         pairs: list[tuple[ConversationRow | SourceRow | JobRow | None, ConversationRow | SourceRow | JobRow]] = [
@@ -89,7 +111,9 @@ class MemoryStorage:
             pairs.append((self._conversations.get(write.conversation.conversation_id), write.conversation))
         if write.source is not None:
             pairs.append((self._sources.get(write.source.source_id), write.source))
-        return all((stored.revision if stored else 0) == row.revision - 1 for stored, row in pairs)
+        return all((stored.revision if stored else 0) == row.revision - 1 for stored, row in pairs) and all(
+            self._sources.get(row.source_id) == row for row in write.dropped
+        )
 
 
 class MemoryAdapter(engine.Engine):

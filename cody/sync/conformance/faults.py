@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Literal
 
 from cody.sync.contracts import Chunk
@@ -101,6 +102,10 @@ class FaultyStorage:
     async def chunk(self, source_id: str, index: int) -> Chunk | None:
         """See Storage."""
         return await self._inner.chunk(source_id, index)
+
+    async def stale(self, before: datetime, limit: int) -> Sequence[SourceRow]:
+        """See Storage."""
+        return await self._inner.stale(before, limit)
 
     async def record(self, job_id: str) -> AsyncIterator[Chunk]:
         """See Storage; shows what `distortion` makes of each chunk."""

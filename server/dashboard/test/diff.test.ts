@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { diffCounts, diffLines, looksLikeDiff } from '../src/text/diff'
+import { diffFiles, diffLines, looksLikeDiff } from '../src/text/diff'
 
 const UNIFIED = `diff --git a/x.py b/x.py
 index 1a2b3c..4d5e6f 100644
@@ -30,7 +30,6 @@ test('a unified diff, with a deleted line that looks like a file', () => {
 
 test('the patches of codex', () => {
   expect(kinds(PATCH)).toEqual(['file', 'file', 'hunk', 'del', 'add', 'file', 'add', 'file'])
-  expect(diffCounts(diffLines(PATCH))).toEqual({ added: 2, deleted: 1 })
 })
 
 test('no line is lost or changed', () => {
@@ -42,4 +41,34 @@ test('a list with dashes is no diff', () => {
   expect(looksLikeDiff(UNIFIED)).toBe(true)
   expect(looksLikeDiff(`apply_patch <<'E'\n${PATCH}`)).toBe(true)
   expect(kinds('- one\n+ two')).toEqual(['same', 'same'])
+})
+
+test('a diff file by file, with what happened to each', () => {
+  const text = [
+    '--- a/x.py\n+++ b/x.py\n@@ -1,2 +1,2 @@\n-- x\n++ y\n same\n',
+    '--- /dev/null\n+++ b/empty.txt\n',
+    '--- /dev/null\n+++ b/new.txt\n@@ -0,0 +1 @@\n+one\n',
+    '--- a/old.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-one\n\\ No newline at end of file\n',
+  ]
+  const files = diffFiles(text.join(''))
+  expect(files.map(({ path, change, added, deleted }) => [path, change, added, deleted])).toEqual([
+    ['x.py', 'update', 1, 1],
+    ['empty.txt', 'add', 0, 0],
+    ['new.txt', 'add', 1, 0],
+    ['old.txt', 'delete', 0, 1],
+  ])
+  expect(files[0]?.lines.map((line) => line.text)).toEqual(['@@ -1,2 +1,2 @@', '-- x', '++ y', ' same'])
+})
+
+test("the files of codex' own patches", () => {
+  expect(diffFiles(PATCH).map(({ path, change, added, deleted }) => [path, change, added, deleted])).toEqual([
+    ['x.py', 'update', 1, 1],
+    ['y.py', 'add', 1, 0],
+  ])
+  expect(diffFiles('')).toEqual([])
+})
+
+test('lines that look like the names of files are lines while the hunk has some left', () => {
+  const text = '--- a/x\n+++ b/x\n@@ -1,2 +1,2 @@\n--- old\n--- old too\n+++ new\n+++ new too\n--- a/y\n+++ b/y\n@@ -1 +1 @@\n-a\n+b\n'
+  expect(kinds(text)).toEqual(['file', 'file', 'hunk', 'del', 'del', 'add', 'add', 'file', 'file', 'hunk', 'del', 'add'])
 })

@@ -11,17 +11,19 @@ import pytest
 
 from cody.contracts.responses import FunctionCallOutput
 from cody.contracts.stream_events import ItemDone
-from cody.errors import Forbidden
+from cody.contracts.tool_names import TOOL_NAMES
+from cody.errors import Forbidden, InvalidRequest
 from cody.pipeline.model_request import ModelRequest
 from cody.pipeline.providers.registry import open_provider
 from cody.pipeline.providers.tool_loop import stream_with_tools
 from cody.redaction import Redactor, Secret
 from cody.settings import load_settings
-from harness.tools.definitions import ARGUMENTS, DEFINITIONS, TOOL_NAMES
+from harness.tools.definitions import ARGUMENTS, DEFINITIONS
 from harness.tools.runner import ToolPolicy, ToolRunner, tool_environment, tool_runner
 from tests.harness.tools.conftest import LIMITS, call, runner_of
 from tests.pipeline.events import START
-from tests.pipeline.wire_server import Reply, WireServer, sse
+from tests.pipeline.tool_calls import after_call, calling
+from tests.pipeline.wire_server import WireServer
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,8 @@ def test_the_schemas_name_what_the_models_take() -> None:
 def test_danger_needs_consent_and_the_workspace_a_root(workspace: Path, tmp_path: Path) -> None:
     strict = load_settings(state_dir=tmp_path / "state", workspace_roots=(workspace,), allow_danger=False)
     tool_runner(str(workspace), strict)
+    with pytest.raises(InvalidRequest, match="no folder"):
+        tool_runner(str(workspace / "notes.txt"), strict)
     with pytest.raises(Forbidden, match="allow-danger"):
         tool_runner(str(workspace), strict, sandbox="danger-full-access")
     for elsewhere in (str(tmp_path), "relative", str(workspace / ".." / "other")):
@@ -90,34 +94,14 @@ async def test_secrets_are_taken_out_of_results(workspace: Path) -> None:
         assert "[redacted:KEY]" in output
 
 
-def calling(command: str) -> Reply:
-    """The recorded call, made one of `exec`."""
-    recorded = sse("openai", "function_call")
-    arguments = json.dumps({"command": command})
-    events = []
-    for block in recorded.body.decode().split("\n\n"):
-        head, _, data = block.partition("data: ")
-        if "function_call_arguments.delta" in head:
-            continue
-        if not data:
-            events.append(block)
-            continue
-        value = json.loads(data)
-        for item in [value, value.get("item"), *value.get("response", {}).get("output", [])]:
-            if isinstance(item, dict) and item.get("type") == "function_call":
-                item["name"] = "exec"
-            if isinstance(item, dict) and item.get("arguments"):
-                item["arguments"] = arguments
-        events.append(f"{head}data: {json.dumps(value)}")
-    return Reply("\n\n".join(events).encode())
-
-
 async def test_a_model_runs_a_command_and_gets_its_output(workspace: Path) -> None:
     runner = runner_of(workspace)
-    async with WireServer(calling("cat notes.txt > copy; wc -l < copy"), sse("openai", "after_function_call")) as wire:
+    async with WireServer(
+        calling("openai", "exec", command="cat notes.txt > copy; wc -l < copy"), after_call("openai")
+    ) as wire:
         provider = await open_provider("openai", api_key="k" * 10, base_url=wire.url)
-        request = ModelRequest(opening=START, prompt="How many lines?", tools=runner.tools)
-        async with aclosing(stream_with_tools(provider, request, runner.run)) as payloads:
+        request = ModelRequest(opening=START, prompt="How many lines?")
+        async with aclosing(stream_with_tools(provider, request, runner)) as payloads:
             said = [payload async for payload in payloads]
         await provider.aclose()
     outputs = [p.final_item for p in said if isinstance(p, ItemDone) and isinstance(p.final_item, FunctionCallOutput)]

@@ -10,6 +10,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import fields
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cody.sync.adapters.sql.tables import (
     JOBS,
     METADATA,
     RECORDS,
+    SOURCES,
     TABLES,
     TAKEN_IN,
     Row,
@@ -91,6 +93,14 @@ class SqlStorage:
     async def chunk(self, source_id: str, index: int) -> Chunk | None:
         wanted = select(CHUNKS).where(CHUNKS.c.source_id == source_id, CHUNKS.c.chunk_index == index)
         return next((chunk_of(found) for found in await self._read(wanted)), None)
+
+    async def stale(self, before: datetime, limit: int) -> Sequence[SourceRow]:
+        moment = stored(before)
+        is_record = exists().where(CONVERSATIONS.c.record_job_id == JOBS.c.job_id)
+        is_over = SOURCES.c.job_id.is_(None) | ((JOBS.c.completed_at < moment) & ~is_record)
+        joined = select(SOURCES).outerjoin(JOBS, JOBS.c.job_id == SOURCES.c.job_id)
+        wanted = joined.where(SOURCES.c.updated_at < moment, is_over).order_by(SOURCES.c.updated_at).limit(limit)
+        return [row_of(SourceRow, found) for found in await self._read(wanted)]
 
     async def record(self, job_id: str) -> AsyncIterator[Chunk]:
         behind = -1
@@ -175,6 +185,20 @@ async def _store(connection: AsyncConnection, write: Write) -> bool:
         await connection.execute(delete(CHUNKS).where(CHUNKS.c.source_id.in_(write.forget_sources)))
     if write.forget_records:
         await connection.execute(delete(RECORDS).where(RECORDS.c.job_id.in_(write.forget_records)))
+    for source in write.dropped:
+        if not await _drop(connection, source):
+            return False
+    return True
+
+
+async def _drop(connection: AsyncConnection, source: SourceRow) -> bool:
+    is_same = (SOURCES.c.source_id == source.source_id, SOURCES.c.revision == source.revision)
+    if (await connection.execute(delete(SOURCES).where(*is_same))).rowcount != 1:
+        return False
+    await connection.execute(delete(CHUNKS).where(CHUNKS.c.source_id == source.source_id))
+    if source.job_id is not None:
+        for table in (JOBS, RECORDS, TAKEN_IN):
+            await connection.execute(delete(table).where(table.c.job_id == source.job_id))
     return True
 
 
@@ -218,6 +242,15 @@ class SqlAdapter(engine.Engine):
         """Transfers that succeeded and were not `taken_in` yet, the oldest first; replaced records are left out."""
         with engine.canonical():
             return [views.job_snapshot(job) for job in await self._sql.arrivals(limit)]
+
+    async def news(self, seen: int, within_s: float) -> int:
+        """Wait for a job to end here; at most `within_s`, as other processes on the database say nothing.
+
+        `seen`: what the call before answered, 0 at first. Nothing that happens between two calls is missed.
+        """
+        clock = self.bench.clock
+        await clock.wait(seen, clock.now() + timedelta(seconds=within_s))
+        return clock.rings
 
     async def taken_in(self, job_id: str) -> None:
         """Say that this record was handed on: it is no arrival any more."""

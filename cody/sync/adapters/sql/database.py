@@ -83,9 +83,10 @@ def _set_up_sqlite(connection: Any, _record: object) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    # Each read is one statement, which sees one state of the database by itself: a BEGIN would cost as much as the read.
     # IMMEDIATE: one that reads first and then writes fails at once when another has written in between.
-    writes = connection.get_execution_options().get(WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if connection.get_execution_options().get(WRITES):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def prepare_file(path: Path) -> None:

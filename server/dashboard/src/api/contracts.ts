@@ -119,14 +119,37 @@ export interface WorkerHealth {
   workerId: string
   host: string
   runs: string[]
-  leaseAgeMs: number | null
+  leaseAgeMs: number
+}
+
+export interface Backlog {
+  waiting: number
+  oldestMs: number
+}
+
+export interface ArchiveHealth {
+  ok: boolean
+  state: string
+  projects: boolean
+  runs: Backlog | null
+  responses: Backlog | null
+  halted: { runId: string; reason: string }[]
 }
 
 export interface Health {
-  workers?: WorkerHealth[]
-  queued?: number
-  redis?: unknown
-  archive?: unknown
+  workers: WorkerHealth[]
+  queued: number
+  redis: { ok: boolean; state: string; persistence: string | null }
+  archive: ArchiveHealth
+}
+
+export interface EpicLog {
+  runId: string
+  name: LogName
+  path: string
+  text: string
+  size: number
+  omittedBytes: number
 }
 
 export type FileSource = 'agent' | 'watch' | 'sentinel'
@@ -193,7 +216,11 @@ export function readEvent(data: string): RunEvent | null {
     return null
   }
   if (typeof found !== 'object' || found === null) return null
-  const event = found as Record<string, unknown>
+  return toEvent(found as Record<string, unknown>)
+}
+
+/** The same for data that was read already. */
+export function toEvent(event: Record<string, unknown>): RunEvent | null {
   if (typeof event.type !== 'string' || typeof event.seq !== 'number' || typeof event.ts !== 'string') return null
   if (KNOWN.has(event.type)) return event as unknown as RunEvent
   const { type, ts, runId, seq, turn, ...data_ } = event

@@ -1,4 +1,5 @@
-// A run's events as they come. A lost connection is taken up behind the last event; nothing is missing or twice.
+// A run's events as they come. A lost connection is taken up behind the last event; nothing is missing or twice. Where the server
+// has let go of events meanwhile (410) it goes on with the oldest that are kept: their numbers show the gap.
 //
 // Not EventSource: it hides the status of a refusal, so a 401 and a 410 would look like a server that is away.
 
@@ -12,13 +13,11 @@ export type StreamState =
   | { kind: 'lost'; reason: string; sinceMs: number }
   | { kind: 'signed-out' }
   | { kind: 'ended' }
-  | { kind: 'refused'; message: string }
+  | { kind: 'refused'; status: number; message: string }
 
 export interface StreamListener {
   events(batch: RunEvent[]): void
   state(state: StreamState): void
-  /** The server no longer keeps the events after the last one that was given; it goes on with the oldest it has. */
-  trimmed(): void
 }
 
 const FIRST_WAIT_MS = 500
@@ -78,7 +77,6 @@ export class RunStream {
       if (error.status === 410 || error.code === 'stream_trimmed') {
         this.lastId = null
         this.waitMs = 0
-        this.listener.trimmed()
         return false
       }
       if (error.status === 401) {
@@ -86,7 +84,7 @@ export class RunStream {
         return false
       }
       if (error.status === 400 || error.status === 403 || error.status === 404) {
-        this.listener.state({ kind: 'refused', message: error.message })
+        this.listener.state({ kind: 'refused', status: error.status, message: error.message })
         return true
       }
     }

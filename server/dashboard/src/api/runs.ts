@@ -2,7 +2,9 @@
 
 import type {
   ControlAction,
+  EpicLog,
   Health,
+  LogName,
   PromptAnswer,
   Readiness,
   RunPage,
@@ -36,10 +38,13 @@ export async function readTurns(runId: string, signal?: AbortSignal): Promise<Tu
 export const readPrompt = (runId: string, signal?: AbortSignal): Promise<PromptAnswer> =>
   call(`${RUNS}/${runId}/prompt`, { signal })
 
-/** The prompt that a turn got; null from a server that does not keep or serve it. */
-export async function readTurnPrompt(runId: string, turn: number, signal?: AbortSignal): Promise<PromptAnswer | null> {
-  return orNull(call<PromptAnswer>(`${RUNS}/${runId}/turns/${turn}/prompt`, { signal }))
-}
+/** The prompt that a turn got. */
+export const readTurnPrompt = async (runId: string, turn: number, signal?: AbortSignal): Promise<string> =>
+  (await request(`${RUNS}/${runId}/turns/${turn}/prompt`, { signal })).text()
+
+/** A log of the run's epic as it is now. */
+export const readEpicLog = (runId: string, name: LogName, signal?: AbortSignal): Promise<EpicLog> =>
+  call(`${RUNS}/${runId}/logs/${name}`, { signal })
 
 export const outputUrl = (runId: string, turn: number, offset = 0): string =>
   `${RUNS}/${runId}/turns/${turn}/output${offset ? `?offset=${offset}` : ''}`
@@ -76,8 +81,15 @@ export async function readReadiness(signal?: AbortSignal): Promise<Readiness> {
   }
 }
 
-/** Workers and the archive; null from a server that does not tell. */
-export const readHealth = (signal?: AbortSignal): Promise<Health | null> => orNull(call<Health>('/api/health', { signal }))
+/** Workers, Redis and the archive; null while there is no Redis that could tell. */
+export async function readHealth(signal?: AbortSignal): Promise<Health | null> {
+  try {
+    return await call<Health>('/api/health', { signal })
+  } catch (error) {
+    if (error instanceof ApiError && error.status === 503) return null
+    throw error
+  }
+}
 
 async function orNull<T>(answer: Promise<T>): Promise<T | null> {
   try {
@@ -91,6 +103,3 @@ async function orNull<T>(answer: Promise<T>): Promise<T | null> {
 
 /** A 404 for the path itself, not for a run or turn that is named in it. */
 const isRoute = (error: ApiError): boolean => error.message.startsWith('there is nothing at')
-
-export const rawOutput = async (runId: string, turn: number, offset: number, signal?: AbortSignal): Promise<string> =>
-  (await request(outputUrl(runId, turn, offset), { signal })).text()

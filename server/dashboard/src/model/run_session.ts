@@ -1,5 +1,6 @@
 // One run, as the run page has it open: its snapshot, the model its events build, and the state of its stream.
 
+import { archivedEvents } from '../api/archived_events'
 import { type RunEvent, type RunSnapshot, TERMINAL } from '../api/contracts'
 import { ApiError } from '../api/http'
 import { RunStream, type StreamState } from '../api/run_stream'
@@ -11,27 +12,32 @@ import { FrameBatch, Store } from './store'
 const SNAPSHOT_MS = 3_000
 const SOON_MS = 150
 
+const FROM_ARCHIVE =
+  'The server had let go of events that this page had not seen. It has read them from the archive: nothing is missing.'
+const GONE =
+  'The server has let go of events that this page had not seen, and the archive does not have them either. The log marks ' +
+  'the place; what is known of those turns is from their record.'
+const ARCHIVED = 'This run ended long ago: what is shown here was read from the archive.'
+
 export class RunSession {
   readonly snapshot = new Store<RunSnapshot | null>(null)
   readonly problem = new Store<string | null>(null)
   readonly model = new RunModel()
   /** Counts up when the model has changed; at most once a frame. */
   readonly version = new Store(0)
-  /** What the stream had to say last that the reader should know, such as events that are gone. */
+  /** What there was to say last of events that the stream no longer has. */
   readonly notice = new Store<string | null>(null)
 
   private readonly batch = new FrameBatch(() => this.version.set(this.version.value + 1))
   private readonly stream: RunStream
   private readonly stopped = new AbortController()
+  /** Events that came while those before them are read from the archive; null while nothing is. */
+  private waiting: RunEvent[] | null = null
   private timer = 0
   private dueMs = Infinity
 
   constructor(readonly runId: string) {
-    this.stream = new RunStream(runId, {
-      events: (events) => this.take(events),
-      state: (state) => this.told(state),
-      trimmed: () => this.trimmed(),
-    })
+    this.stream = new RunStream(runId, { events: (events) => this.take(events), state: (state) => this.told(state) })
   }
 
   start(): void {
@@ -59,34 +65,71 @@ export class RunSession {
   readonly retryNow = (): void => this.stream.hurry()
 
   private take(events: RunEvent[]): void {
+    if (this.waiting) {
+      this.waiting.push(...events)
+      return
+    }
+    const next = events.find((event) => event.seq > this.model.lastSeq)
+    if (next && next.seq > this.model.lastSeq + 1) void this.fill(events)
+    else this.apply(events)
+  }
+
+  private apply(events: RunEvent[]): void {
     let told = false
     for (const event of events) {
       if (!this.model.apply(event)) continue
       told ||= event.type.startsWith('run_') || event.type.startsWith('turn_')
     }
     if (told) this.readSoon()
-    if (this.model.gaps.length && !this.notice.value) {
-      this.notice.set('The oldest events of this run are no longer kept. What is known of those turns is from their record.')
-      void this.readRecords()
-    }
     this.batch.ask()
   }
 
-  private trimmed(): void {
-    this.notice.set(
-      'While the connection was away, the server let go of events that this page had not seen yet. ' +
-        'It was loaded again from the oldest that are kept; the log marks the place.',
-    )
-    void this.readRecords()
-    this.readSoon()
+  /** Events are missing before these: read what the archive has of them, then go on. */
+  private async fill(events: RunEvent[]): Promise<void> {
+    this.waiting = [...events]
+    const gaps = this.model.gaps.length
+    await this.readArchive()
+    const waiting = this.waiting
+    this.waiting = null
+    if (this.stopped.signal.aborted) return
+    this.apply(waiting)
+    if (this.model.gaps.length === gaps) this.notice.set(FROM_ARCHIVE)
+    else {
+      this.notice.set(GONE)
+      void this.readRecords()
+    }
+  }
+
+  /** True when the archive had something of this run. */
+  private async readArchive(): Promise<boolean> {
+    let found = false
+    try {
+      for await (const events of archivedEvents(this.runId, this.stopped.signal)) {
+        this.apply(events)
+        found = true
+      }
+    } catch {
+      // It is away, or has not got the run yet: what is missing then is told by the numbers.
+    }
+    return found
   }
 
   private told(state: StreamState): void {
-    if (state.kind === 'refused') {
-      this.problem.set(state.message)
-      connection.set({ kind: 'live' })
-    } else connection.set(state)
+    if (state.kind === 'refused') void this.refused(state)
+    else connection.set(state)
     if (state.kind === 'live' || state.kind === 'ended') this.readSoon()
+  }
+
+  /** Redis lets go of a run some days after its end; the archive keeps it. */
+  private async refused(state: Extract<StreamState, { kind: 'refused' }>): Promise<void> {
+    if (state.status === 404 && (await this.readArchive())) {
+      this.notice.set(ARCHIVED)
+      connection.set({ kind: 'ended' })
+      return
+    }
+    if (this.stopped.signal.aborted) return
+    this.problem.set(state.message)
+    connection.set({ kind: 'live' })
   }
 
   private async read(): Promise<void> {

@@ -10,6 +10,11 @@ export interface CallOutput {
   exitCode: number | null
   completed: boolean
   truncated: boolean
+  /** Of a patch: what it changed, where that is known. */
+  diff: string
+  diffTruncated: boolean
+  /** Of a patch: a sentence for each file that is not in the diff. */
+  diffMissing: string[]
 }
 
 export interface PlanStep {
@@ -84,6 +89,9 @@ function outputOf(item: Record<string, unknown>): CallOutput {
     exitCode: typeof item.exit_code === 'number' ? item.exit_code : null,
     completed: item.status !== 'incomplete',
     truncated: item.truncated === true,
+    diff: text(item.diff),
+    diffTruncated: item.diff_truncated === true,
+    diffMissing: Array.isArray(item.diff_missing) ? item.diff_missing.map(text).filter(Boolean) : [],
   }
 }
 

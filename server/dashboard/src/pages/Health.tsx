@@ -1,7 +1,8 @@
-// How the server and its workers do, in plain words.
+// How the server, its stores and its workers do, in plain words.
 
+import type { ComponentChildren } from 'preact'
 import { useEffect, useState } from 'preact/hooks'
-import type { Health as HealthAnswer, Readiness, WorkerHealth } from '../api/contracts'
+import type { ArchiveHealth, Backlog, Health as HealthAnswer, Readiness, WorkerHealth } from '../api/contracts'
 import { readHealth, readReadiness } from '../api/runs'
 import { connection } from '../model/connection'
 import { poll } from '../model/polling'
@@ -9,6 +10,8 @@ import { duration, plural } from '../text/format'
 import { Notice } from '../ui/bits'
 
 const REFRESH_MS = 3_000
+/** The archive is some hundred milliseconds behind; what waits for a minute waits for somebody. */
+const LATE_MS = 60_000
 
 export function Health() {
   const [readiness, setReadiness] = useState<Readiness | null>(null)
@@ -21,26 +24,22 @@ export function Health() {
       setHealth(await readHealth(signal))
     })
   }, [])
+  const checks = readiness?.checks ?? {}
   return (
     <div class="health">
       <div class="page-head">
         <h1>Health</h1>
       </div>
-      {readiness && <Verdict readiness={readiness} />}
+      {readiness ? <Verdict readiness={readiness} /> : <Notice>Looking …</Notice>}
       <section aria-labelledby="checks">
-        <h2 id="checks">Checks</h2>
+        <h2 id="checks">What runs rest on</h2>
         <dl class="checks">
-          {Object.entries(readiness?.checks ?? {}).map(([name, said]) => (
-            <div key={name} class={said.startsWith('ok') ? 'check-ok' : 'check-bad'}>
-              <dt>
-                <span class="status-dot" aria-hidden="true" />
-                {TITLES[name] ?? name}
-              </dt>
-              <dd>{said}</dd>
-            </div>
-          ))}
-          <Facts name="Redis, in detail" found={health?.redis} />
-          <Facts name="Archive" found={health?.archive} />
+          <Check name="Redis" said={checks.redis} about="Runs, their events and who works on them">
+            {health?.redis.persistence}
+          </Check>
+          <Check name="SQL" said={checks.sql ?? health?.archive.state} about="The archive: every run, for as long as you keep it" />
+          <Projector archive={health?.archive} />
+          <Check name="Disk" said={checks.disk} about="Prompts and raw output of every turn" />
         </dl>
       </section>
       <section aria-labelledby="workers">
@@ -55,8 +54,6 @@ export function Health() {
     </div>
   )
 }
-
-const TITLES: Record<string, string> = { redis: 'Redis', sql: 'SQL', archive: 'Archive', disk: 'Disk' }
 
 function Verdict({ readiness }: { readiness: Readiness }) {
   if (!readiness.ready) return <Notice tone="bad">Runs can't be started now. What fails is marked below.</Notice>
@@ -73,33 +70,72 @@ function Verdict({ readiness }: { readiness: Readiness }) {
   )
 }
 
-/** What the server tells of a part of it, as it tells it: a newer one may know more than this page. */
-function Facts({ name, found }: { name: string; found: unknown }) {
-  if (found === undefined || found === null) return null
-  const said = typeof found === 'object' ? Object.entries(found).map(([key, value]) => `${words(key)} ${shown(key, value)}`) : [String(found)]
+type Tone = 'ok' | 'bad' | 'warn' | 'unknown'
+
+const TONE_WORDS: Record<Tone, string> = { ok: 'works', bad: 'fails', warn: 'is behind', unknown: 'is not known' }
+
+/** `said` is the server's sentence; it begins with `ok` when all is well, and what follows is in parentheses. */
+function Check({ name, said, about, children }: { name: string; said: string | undefined; about: string; children?: ComponentChildren }) {
+  const tone: Tone = said === undefined ? 'unknown' : said.startsWith('ok') ? 'ok' : 'bad'
+  const words = said?.startsWith('ok (') ? said.slice(4, -1) : said
   return (
-    <div>
-      <dt>{name}</dt>
-      <dd>{said.join(' · ')}</dd>
+    <Part name={name} tone={tone} about={about}>
+      {words ?? 'not known'}
+      {children && <p class="dim small">{children}</p>}
+    </Part>
+  )
+}
+
+function Part({ name, tone, about, children }: { name: string; tone: Tone; about: string; children: ComponentChildren }) {
+  return (
+    <div class={`check check-${tone}`}>
+      <dt>
+        <span class="status-dot" aria-hidden="true" />
+        <span>
+          {name} <span class="hidden">{TONE_WORDS[tone]}</span>
+          <span class="check-about">{about}</span>
+        </span>
+      </dt>
+      <dd>{children}</dd>
     </div>
   )
 }
 
-const words = (key: string): string => key.replace(/Ms$/, '').replace(/([A-Z])/g, ' $1').toLowerCase()
+/** How far the archive is behind what Redis has. */
+function Projector({ archive }: { archive: ArchiveHealth | undefined }) {
+  const behind = archive ? [waits(archive.runs, 'of runs'), waits(archive.responses, 'of responses')].filter(Boolean) : []
+  const late = Math.max(archive?.runs?.oldestMs ?? 0, archive?.responses?.oldestMs ?? 0) > LATE_MS
+  const known = archive?.runs != null
+  const tone: Tone = !known ? 'unknown' : archive?.halted.length ? 'bad' : late ? 'warn' : 'ok'
+  return (
+    <Part name="Projector" tone={tone} about="Takes what happens from Redis into the archive">
+      {!known ? 'not known' : behind.length ? behind.join('; ') : 'Up to date: nothing waits'}
+      {archive && (
+        <p class="dim small">
+          {archive.projects ? 'This process does it.' : 'This process leaves it to another: `cody projector`.'}
+          {behind.length > 0 && ' What waits is safe in Redis.'}
+        </p>
+      )}
+      {archive?.halted.map((one) => (
+        <p key={one.runId} class="small">
+          Stopped for <a href={`/runs/${one.runId}`}>{one.runId.slice(0, 8)}</a>: {one.reason}
+        </p>
+      ))}
+    </Part>
+  )
+}
 
-function shown(key: string, value: unknown): string {
-  if (typeof value === 'number' && key.endsWith('Ms')) return duration(value)
-  if (value === null) return '–'
-  return typeof value === 'object' ? JSON.stringify(value) : String(value)
+function waits(backlog: Backlog | null, what: string): string {
+  if (!backlog?.waiting) return ''
+  return `${plural(backlog.waiting, 'change')} ${what} ${backlog.waiting === 1 ? 'waits' : 'wait'}, the oldest for ${duration(backlog.oldestMs)}`
 }
 
 function Workers({ health }: { health: HealthAnswer | null | undefined }) {
   if (health === undefined) return <p class="dim">Loading …</p>
-  if (health === null) return <p class="dim">This server does not tell about workers.</p>
-  const workers = health.workers ?? []
-  if (workers.length === 0) return <p class="dim">No worker has a run now.</p>
+  if (health === null) return <p class="dim">Redis knows who works on what, and does not answer.</p>
+  if (health.workers.length === 0) return <p class="dim">No worker has a run now.</p>
   return (
-    <div class="scroll-x" tabIndex={0} role="group" aria-label="Workers as a table">
+    <div class="scroll-x card" tabIndex={0} role="group" aria-label="Workers as a table">
       <table class="data">
         <thead>
           <tr>
@@ -114,8 +150,8 @@ function Workers({ health }: { health: HealthAnswer | null | undefined }) {
           </tr>
         </thead>
         <tbody>
-          {workers.map((worker) => (
-            <WorkerRow key={worker.workerId} worker={worker} />
+          {health.workers.map((worker) => (
+            <WorkerRow key={`${worker.workerId} ${worker.host}`} worker={worker} />
           ))}
         </tbody>
       </table>
@@ -124,22 +160,20 @@ function Workers({ health }: { health: HealthAnswer | null | undefined }) {
 }
 
 function WorkerRow({ worker }: { worker: WorkerHealth }) {
-  const runs = worker.runs ?? []
   return (
     <tr>
       <th scope="row">
-        <code>{worker.workerId.slice(0, 8)}</code>
+        <code title={worker.workerId}>{worker.workerId.slice(0, 8)}</code>
       </th>
       <td class="text">{worker.host}</td>
       <td class="text">
-        {runs.length === 0 && '–'}
-        {runs.map((runId) => (
-          <a key={runId} class="run-link" href={`/runs/${runId}`}>
+        {worker.runs.map((runId) => (
+          <a key={runId} class="run-link" href={`/runs/${runId}`} aria-label={`Run ${runId.slice(0, 8)}`}>
             {runId.slice(0, 8)}
           </a>
         ))}
       </td>
-      <td>{worker.leaseAgeMs == null ? '–' : `${duration(worker.leaseAgeMs)} ago`}</td>
+      <td>{duration(worker.leaseAgeMs)} ago</td>
     </tr>
   )
 }

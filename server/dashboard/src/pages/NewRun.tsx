@@ -123,7 +123,7 @@ export function NewRun() {
       {preview && 'prompt' in preview && (
         <section aria-label="The first prompt">
           <h2>The first prompt</h2>
-          <PromptText prompt={preview.prompt} />
+          <PromptText text={preview.prompt.prompt} sha256={preview.prompt.sha256} label="Prompt" />
         </section>
       )}
     </form>

@@ -101,7 +101,7 @@ function RunBody({ session, nowMs }: { session: RunSession; nowMs: number }) {
             />
           )}
           {tab === 'plots' && <RunPlots turns={turns} />}
-          {tab === 'logs' && <RunLogs parts={model.parts} />}
+          {tab === 'logs' && <RunLogs runId={runId} parts={model.parts} />}
           {tab === 'prompt' && <NextPrompt runId={runId} turns={turns.length} />}
         </div>
       </section>

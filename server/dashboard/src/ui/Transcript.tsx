@@ -2,8 +2,8 @@
 
 import { useMemo, useState } from 'preact/hooks'
 import type { CallOutput, Entry } from '../model/transcript'
-import { diffCounts, diffLines, looksLikeDiff } from '../text/diff'
-import { clock } from '../text/format'
+import { looksLikeDiff } from '../text/diff'
+import { clock, plural } from '../text/format'
 import { AnsiBlock, Diff } from './bits'
 
 /** Drawn at first; a turn of hours has thousands, and the last are what one looks for. */
@@ -94,27 +94,34 @@ function Plan({ entry }: { entry: Extract<Entry, { kind: 'plan' }> }) {
 }
 
 function Patch({ entry }: { entry: Extract<Entry, { kind: 'patch' }> }) {
-  const { added, deleted } = useMemo(() => diffCounts(diffLines(entry.patch)), [entry.patch])
+  const { output, paths } = entry
+  const diff = entry.patch || output?.diff || ''
   return (
     <>
       <div class="command">
         <span class="patched">
           <strong>Patch</strong>
-          {entry.paths.map((one) => (
-            <span key={one.path} class="patched-path">
-              <span class={`change change-${one.change}`}>{one.change}</span> <code>{one.path}</code>
-            </span>
-          ))}
-          {entry.patch && (
-            <span class="dim">
-              +{added} −{deleted}
-            </span>
+          {/* The diff names its files itself. */}
+          {diff ? (
+            paths.length > 0 && <span class="dim">{plural(paths.length, 'file')}</span>
+          ) : (
+            paths.map((one) => (
+              <span key={one.path} class="patched-path">
+                <span class={`change change-${one.change}`}>{one.change}</span> <code>{one.path}</code>
+              </span>
+            ))
           )}
         </span>
-        <Outcome output={entry.output} />
+        <Outcome output={output} />
       </div>
-      {entry.patch && <Diff text={entry.patch} />}
-      {entry.output && !entry.output.completed && <OutputText output={entry.output} />}
+      {diff && <Diff text={diff} />}
+      {output?.diffTruncated && <p class="dim small">The diff is longer than what an event carries: it was cut.</p>}
+      {output?.diffMissing.map((why) => (
+        <p key={why} class="dim small">
+          No diff: {why}
+        </p>
+      ))}
+      {output && !output.completed && <OutputText output={output} />}
     </>
   )
 }

@@ -41,9 +41,11 @@ export function TurnPanel({ runId, turn, nowMs, version, follow, onEvents }: Pro
         </Notice>
       )}
       {turn.status === 'interrupted' && turn.interrupted && <Notice tone="warn">Interrupted: {turn.interrupted}</Notice>}
-      <TurnPrompt key={turn.turn} runId={runId} turn={turn.turn} />
-      <Files turn={turn} />
-      <Tests turn={turn} />
+      <div class="turn-parts" key={turn.turn}>
+        <TurnPrompt runId={runId} turn={turn.turn} attempt={turn.attempts} />
+        <Files turn={turn} />
+        <Tests turn={turn} />
+      </div>
       <h3>Transcript</h3>
       {turn.entries.length > 0 ? (
         <Transcript key={turn.turn} entries={turn.entries} />
@@ -87,12 +89,13 @@ function TurnHead({ runId, turn, nowMs }: { runId: string; turn: Turn; nowMs: nu
   )
 }
 
+// The two below always take their one line, and open only when they are asked to: what an agent does as it works moves nothing.
+
 function Files({ turn }: { turn: Turn }) {
-  if (turn.files.size === 0) return null
   return (
-    <details class="section" open={turn.files.size <= 12}>
+    <details class="section">
       <summary>
-        Files <span class="dim">{turn.files.size}</span>
+        Files <span class="dim">{turn.files.size || 'none'}</span>
       </summary>
       <ul class="files">
         {[...turn.files].map(([path, change]) => (
@@ -106,13 +109,13 @@ function Files({ turn }: { turn: Turn }) {
 }
 
 function Tests({ turn }: { turn: Turn }) {
-  if (turn.testRuns.length === 0) return null
+  const counted = turn.testsPassed + turn.testsFailed
   return (
-    <details class="section" open>
+    <details class="section">
       <summary>
         Tests{' '}
-        <span class={turn.testsFailed ? 'tone-bad' : 'tone-good'}>
-          {turn.testsPassed} passed, {turn.testsFailed} failed
+        <span class={counted === 0 ? 'dim' : turn.testsFailed ? 'tone-bad' : 'tone-good'}>
+          {counted === 0 ? 'none' : `${turn.testsPassed} passed, ${turn.testsFailed} failed`}
         </span>
       </summary>
       <ul class="files">

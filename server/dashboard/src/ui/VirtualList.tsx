@@ -14,10 +14,12 @@ interface Props {
   /** A row to bring into sight when it changes. */
   reveal?: number | null
   onNearEnd?: () => void
-  role?: 'log' | 'rowgroup'
+  role?: 'listbox' | 'rowgroup'
   label?: string
   class?: string
-  focusable?: boolean
+  /** What makes a listbox one stop for Tab: the id of the row that the keys are at, and the keys. */
+  activeId?: string
+  onKeyDown?: (event: KeyboardEvent) => void
 }
 
 const NEAR_END_ROWS = 40
@@ -80,9 +82,10 @@ export function VirtualList(props: Props) {
       ref={outer}
       class={`vlist ${props.class ?? ''}`}
       role={props.role}
-      aria-live={props.role === 'log' ? 'off' : undefined}
       aria-label={props.label}
-      tabIndex={props.focusable ? 0 : undefined}
+      aria-activedescendant={props.activeId}
+      tabIndex={props.onKeyDown ? 0 : undefined}
+      onKeyDown={props.onKeyDown}
       onScroll={onScroll}
     >
       <div class="vlist-space" role="presentation" style={{ height: `${count * rowPx}px` }}>

@@ -4,7 +4,7 @@ import type { ComponentChildren } from 'preact'
 import { useMemo, useRef } from 'preact/hooks'
 import type { RunStatus, TurnStatus } from '../api/contracts'
 import { ansiSpans } from '../text/ansi'
-import { type DiffLine, diffLines } from '../text/diff'
+import { type DiffLine, diffFiles } from '../text/diff'
 
 /** A status: always a word and a shape, never a colour alone. */
 export function Status({ status }: { status: RunStatus | TurnStatus }) {
@@ -51,12 +51,30 @@ const ansiLine = (line: string, place: number) => (
   </span>
 )
 
+/** A diff, each of its files under its name. */
 export function Diff({ text }: { text: string }) {
-  const lines = useMemo(() => diffLines(text).map(diffLine), [text])
+  const files = useMemo(() => diffFiles(text), [text])
   return (
-    <pre class="block diff" tabIndex={0}>
-      {lines}
-    </pre>
+    <div class="diff">
+      {files.map((file, place) => (
+        <section key={place} class="diff-of" aria-label={file.path ? `Changes of ${file.path}` : 'Changes'}>
+          {file.path && (
+            <header>
+              <span class={`change change-${file.change}`}>{file.change}</span>
+              <code>{file.path}</code>
+              <span class="diff-counts">
+                <span class="tone-good">+{file.added}</span> <span class="tone-bad">−{file.deleted}</span>
+              </span>
+            </header>
+          )}
+          {file.lines.length > 0 && (
+            <pre class="block" tabIndex={0} aria-label={file.path ? `Diff of ${file.path}` : 'Diff'}>
+              {file.lines.map(diffLine)}
+            </pre>
+          )}
+        </section>
+      ))}
+    </div>
   )
 }
 
