@@ -35,7 +35,7 @@ from harness.turn_output import TurnOutput
 from harness.turn_response import TurnFacts, TurnResponse
 from harness.turn_series import TurnSeries
 from harness.turn_watch import TurnWatch
-from harness.verdict import Completion
+from harness.verdict import Completion, defect, host_error
 
 log = get_logger()
 
@@ -131,6 +131,12 @@ class Turn:
             end = _Made(exit=None, outcome=_failed(None), broken="start_cut_off")
         except CodyError as error:
             end = _Made(exit=None, outcome=_failed(RunError(code=error.code, message=error.message)))
+        except OSError as error:
+            log.error("turn.host_failed", run_id=self._series.run_id, turn=self.number, error=str(error))
+            end = _Made(exit=None, outcome=_failed(host_error(error)))
+        except Exception as error:
+            log.exception("turn.crashed", run_id=self._series.run_id, turn=self.number)
+            end = _Made(exit=None, outcome=_failed(defect(error)))
         finally:
             self._limits.end()
             self._series.lease.on_extended = None
@@ -178,6 +184,7 @@ class Turn:
         series.lease.on_extended = process.extend_deadline
         process.extend_deadline(*series.lease.deadline)
         self.emit(TurnStarted(pid=process.pid, response_id=self._record.response_id, thread_id=request.resume_thread))
+        output.begin()
         self._journal.set({"pid": process.pid})
         self._record = self._record.model_copy(update={"pid": process.pid})
         self._journal.record_turn(self._record)

@@ -26,8 +26,10 @@ class StreamPath:
         log: TurnLog,
         emit: Emit,
         redactor: Redactor,
+        on_activity: Callable[[], None],
         on_line: OnLine | None = None,
     ) -> None:
+        self._on_activity = on_activity
         self._on_line = on_line
         self._stream: Stream = stream
         self._redactor = redactor.stream()
@@ -50,8 +52,13 @@ class StreamPath:
             return
         self._log.append(self._stream, chunk)
         now = self._loop.time()
+        lines = 0
         for line in self._splitter.feed(chunk):
+            lines += 1
             self._take(line.data, line.offset, line.truncated, now)
+        if not lines:
+            # A part of a line: what it says is not known yet, that it is written is.
+            self._on_activity()
         self._arm()
 
     def finish(self) -> None:
@@ -70,6 +77,8 @@ class StreamPath:
     def _take(self, data: bytes, offset: int, truncated: bool, now: float) -> None:
         self._count_cut(offset, now)
         reading = self._read(data, truncated=truncated)
+        if reading.is_life:
+            self._on_activity()
         for body in reading.events:
             self._emit(body)
         if self._on_line is not None and not truncated:
@@ -113,19 +122,29 @@ class TurnOutput:
     ) -> None:
         self._log = log
         self._emit = emit
-        self._on_activity = on_activity
-        self._out = StreamPath("stdout", reader, log, emit, redactor, on_line)
-        self._err = StreamPath("stderr", reader, log, emit, redactor)
+        self._out = StreamPath("stdout", reader, log, emit, redactor, on_activity, on_line)
+        self._err = StreamPath("stderr", reader, log, emit, redactor, on_activity)
+        self._early: list[tuple[StreamPath, bytes]] | None = []
         self._told_full = False
 
+    def begin(self) -> None:
+        """The turn's start is told: what came before, and all that comes, is read."""
+        early, self._early = self._early or [], None
+        for path, chunk in early:
+            self._feed(path, chunk)
+
     def stdout(self, chunk: bytes) -> None:
-        self._on_activity()
-        self._out.feed(chunk)
-        self._tell_lost()
+        self._feed(self._out, chunk)
 
     def stderr(self, chunk: bytes) -> None:
-        self._on_activity()
-        self._err.feed(chunk)
+        self._feed(self._err, chunk)
+
+    def _feed(self, path: StreamPath, chunk: bytes) -> None:
+        if self._early is not None:
+            # The agent may write before we have heard that it runs; no event of a turn comes before its start.
+            self._early.append((path, chunk))
+            return
+        path.feed(chunk)
         self._tell_lost()
 
     @property
@@ -135,6 +154,7 @@ class TurnOutput:
 
     def finish(self) -> None:
         """Both streams have ended."""
+        self.begin()
         self._out.finish()
         self._err.finish()
         self._log.close()

@@ -73,3 +73,19 @@ def restarts_exhausted(breaks: int, what: str) -> RunError:
         ),
         retryable=True,
     )
+
+
+def host_error(error: OSError) -> RunError:
+    """The run fails: this host's files can't be written or read."""
+    what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    return RunError(
+        code="host_io_error",
+        message=f"this host can't keep the turn's files ({what}): make room in Cody's state folder, then start again",
+        retryable=True,
+    )
+
+
+def defect(error: Exception) -> RunError:
+    """The run fails by a fault of Cody's own, in a known state and alone."""
+    message = f"a defect in Cody ended the run ({type(error).__name__}: {str(error)[:300]}): see the server's log"
+    return RunError(code="internal", message=message, retryable=True)

@@ -36,6 +36,8 @@ from harness.verdict import (
     NextTurn,
     Step,
     after_turn,
+    defect,
+    host_error,
     may_take_turn,
     restart_delay_s,
     restarts_exhausted,
@@ -80,21 +82,17 @@ class RunWorker:
             log.error("run.abandoned", run_id=self.state.run_id, code=error.code, error=error.message)
         except OSError as error:
             log.error("run.host_failed", run_id=self.state.run_id, error=str(error))
-            await self._give_up(_host_error(error))
+            await self._give_up(host_error(error))
         except Exception as error:
             # A defect of Cody's own ends this run in a known state and no other.
             log.exception("run.crashed", run_id=self.state.run_id)
-            await self._crash(error)
+            await self._give_up(defect(error))
         finally:
             lost.cancel()
             if not work.done():
                 work.cancel()
             await asyncio.gather(work, lost, return_exceptions=True)
             self._slot.give_back()
-
-    async def _crash(self, error: Exception) -> None:
-        message = f"a defect in Cody ended the run ({type(error).__name__}: {str(error)[:300]}): see the server's log"
-        await self._give_up(RunError(code="internal", message=message, retryable=True))
 
     async def _give_up(self, error: RunError) -> None:
         with contextlib.suppress(CodyError):
@@ -237,12 +235,3 @@ class RunWorker:
         if ended:
             log.info("run.ended", run_id=self.state.run_id, status=self.state.status)
         return ended
-
-
-def _host_error(error: OSError) -> RunError:
-    what = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
-    return RunError(
-        code="host_io_error",
-        message=f"this host can't keep the turn's files ({what}): make room in Cody's state folder, then start again",
-        retryable=True,
-    )

@@ -37,13 +37,33 @@ _OWN_NAMES = frozenset(
         "CODY_SECRET_KEY",
     ]
 )
-_LOADER_NAME = re.compile(
-    r"(?:LD_|DYLD_|_RLD_|GCONV_PATH$|LOCPATH$|NODE_OPTIONS$|NODE_PATH$|BASH_ENV$|ENV$|ZDOTDIR$|SHELLOPTS$|BASHOPTS$|PS4$"
-    r"|PROMPT_COMMAND$|BASH_FUNC_|PYTHONSTARTUP$|PYTHONPATH$|PYTHONHOME$|PYTHONINSPECT$|PYTHONWARNINGS$|PYTHONBREAKPOINT$"
-    r"|PERL5OPT$|PERL5LIB$|PERLLIB$|RUBYOPT$|RUBYLIB$|JAVA_TOOL_OPTIONS$|_JAVA_OPTIONS$|JDK_JAVA_OPTIONS$|CLASSPATH$"
-    r"|GIT_SSH$|GIT_SSH_COMMAND$|GIT_EXTERNAL_DIFF$|GIT_PAGER$|GIT_CONFIG|GIT_EXEC_PATH$|GIT_PROXY_COMMAND$|GIT_ASKPASS$"
-    r"|SSH_ASKPASS$|PAGER$|EDITOR$|VISUAL$|LESSOPEN$|LESSCLOSE$|IFS$)"
+_LOADER_NAMES = (
+    # the dynamic linker and the C library
+    *("GLIBC_TUNABLES", "GCONV_PATH", "LOCPATH", "OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"),
+    # shells
+    *("BASH_ENV", "ENV", "ZDOTDIR", "SHELLOPTS", "BASHOPTS", "PS4", "PROMPT_COMMAND", "BASH_LOADABLES_PATH", "IFS"),
+    # languages
+    *("PYTHONSTARTUP", "PYTHONPATH", "PYTHONHOME", "PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONBREAKPOINT"),
+    *("PYTHONUSERBASE", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE", "PYTHONPYCACHEPREFIX"),
+    *("NODE_OPTIONS", "NODE_PATH", "npm_config_node_options", "NPM_CONFIG_NODE_OPTIONS"),
+    *("npm_config_script_shell", "NPM_CONFIG_SCRIPT_SHELL", "PERL5OPT", "PERL5LIB", "PERLLIB", "PERL5DB", "PERL5SHELL"),
+    *("RUBYOPT", "RUBYLIB", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "PHPRC"),
+    *("PHP_INI_SCAN_DIR", "DOTNET_STARTUP_HOOKS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"),
+    # programs that git and others start
+    *(
+        "GIT_SSH",
+        "GIT_SSH_COMMAND",
+        "GIT_EXTERNAL_DIFF",
+        "GIT_PAGER",
+        "GIT_EDITOR",
+        "GIT_SEQUENCE_EDITOR",
+        "GIT_EXEC_PATH",
+    ),
+    *("GIT_PROXY_COMMAND", "GIT_ASKPASS", "GIT_TEMPLATE_DIR", "SSH_ASKPASS", "PAGER", "MANPAGER", "EDITOR", "VISUAL"),
+    *("BROWSER", "LESSOPEN", "LESSCLOSE"),
 )
+_LOADER_PREFIXES = ("LD_", "DYLD_", "_RLD_", "BASH_FUNC_", "GIT_CONFIG", "LUA_INIT", "CORECLR_", "COR_", "ERL_")
+_LOADER_NAME = re.compile("|".join([*_LOADER_PREFIXES, *(f"{name}$" for name in _LOADER_NAMES)]))
 """Variables by which a value becomes code in programs that have nothing to do with the agent."""
 ShortText = Annotated[str, Field(min_length=1, max_length=256)]
 Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
@@ -88,7 +108,7 @@ class Budget(Wire):
     max_turn_sec: Annotated[Seconds, Field(gt=0, le=604_800)] | None = 3600.0
     """Wall time of one turn."""
     max_idle_sec: Annotated[Seconds, Field(gt=0, le=604_800)] | None = 900.0
-    """Time without a byte from the agent and without a change in the workspace."""
+    """Time without a sign of work: output of the agent, but its retries to reach its model, or a change in the workspace."""
 
 
 def _more_of_config(schema: dict[str, Any]) -> None:

@@ -75,7 +75,7 @@ class RunFailed(EventBody):
 
 class RunRecovered(EventBody):
     type: Literal["run_recovered"] = "run_recovered"
-    from_worker: str | None
+    from_worker: str | None = None
     to_worker: str
     fence: Int
 
@@ -92,12 +92,12 @@ class TurnCompleted(EventBody):
     type: Literal["turn_completed"] = "turn_completed"
     token_usage: TokenUsage
     duration_ms: Int
-    exit_code: Int | None
+    exit_code: Int | None = None
 
 
 class TurnFailed(EventBody):
     type: Literal["turn_failed"] = "turn_failed"
-    exit_code: Int | None
+    exit_code: Int | None = None
     error: RunError
     duration_ms: Int
 

@@ -39,10 +39,15 @@ class TurnRequest:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one line meant. `is_output`: the line is plain output, to be shown as such."""
+    """What one line meant.
+
+    `is_output`: the line is plain output, to be shown as such. `is_life`: it tells that the agent gets on with its work;
+    a word that it is still trying to reach its model does not.
+    """
 
     events: Sequence[Body] = ()
     is_output: bool = False
+    is_life: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cody.contracts.run import TokenUsage
 from cody.contracts.run_events import (
@@ -88,11 +89,12 @@ class CodexReader:
                 return Reading([body if body is not None else _custom(f"codex.{kind}", raw)])
             case event:
                 events = self._events(event)
-                return Reading(events) if events else _NOTHING
+                return Reading(events, is_life=not _is_retry(event)) if events else _NOTHING
 
     def stderr_line(self, line: bytes, *, truncated: bool = False) -> Reading:
         self._stderr.add(line)
-        return _OUTPUT if truncated else _plain_line(line)
+        # Its work is told on stdout; here it complains, for hours if the network is gone.
+        return replace(_OUTPUT if truncated else _plain_line(line), is_life=False)
 
     def outcome(self, exit: AgentExit) -> TurnOutcome:
         seen = Seen(
@@ -130,8 +132,7 @@ class CodexReader:
                 return []
             case ErrorReported(message):
                 self._reported = message
-                code = "agent_retrying" if message.startswith("Reconnecting") else "agent_warning"
-                return [_warning(code, message)]
+                return [_warning("agent_retrying" if _is_retry(event) else "agent_warning", message)]
             case TurnStarted() | UnknownEvent() | Unreadable():
                 return []
 
@@ -230,6 +231,11 @@ def _told(item: CommandExecution) -> list[Body]:
 
 def _shown(command: str) -> str:
     return first_bytes(shell_script(command), WARNING_BYTES)
+
+
+def _is_retry(event: CodexEvent) -> bool:
+    """Codex tries to reach its model again, which it does without end when there is no network."""
+    return isinstance(event, ErrorReported) and event.message.startswith("Reconnecting")
 
 
 def _warning(code: str, message: str) -> WarningRaised:

@@ -269,3 +269,26 @@ async def test_what_is_wrong_is_refused_before_anything_starts(workspace: Any, s
     assert (await service.records.page(limit=10, status=None, epic_id=None, cursor=None)).runs == []
     with pytest.raises(NotFound):
         await service.records.snapshot("00000000-0000-0000-0000-000000000000")
+
+
+async def test_no_event_of_a_turn_comes_before_its_start(workspace: Any, start: Any) -> None:
+    """The agent may have written before we hear that it runs."""
+    for _ in range(5):
+        run = await start(workspace.request("", command=["sh", "-c", "echo early; sleep 0.2"], maxTurns=1))
+        await run.end()
+        assert run.types[:3] == ["run_queued", "run_started", "turn_started"]
+        assert run.types.index("subprocess_output") > 2
+
+
+async def test_a_turn_whose_files_can_not_be_kept_has_an_end(
+    workspace: Any, start: Any, service: RunService, settings: Any
+) -> None:
+    code = """
+    runs = Path(os.environ["RUNS"])
+    if TURN == 1: (runs / os.environ["CODY_RUN_ID"] / "turn-0002").write_text("in the way")
+    """
+    run = await start(workspace.request(code, env={"RUNS": str(settings.runs_dir)}, maxTurns=3))
+    end = await run.end()
+    assert (end.status, end.error and end.error.code) == ("failed", "host_io_error")
+    assert [record.status for record in (await service.records.turns(run.run_id)).turns] == ["completed", "failed"]
+    assert run.types[-2:] == ["turn_failed", "run_failed"]

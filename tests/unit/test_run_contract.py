@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cody.contracts.run import RunSnapshot, StartRunRequest
+from cody.contracts.run import RunError, RunSnapshot, StartRunRequest
 from cody.contracts.run_config import RunConfig
-from cody.contracts.run_events import BODY, Custom, TurnItem, payload_json, read_event
+from cody.contracts.run_events import (
+    BODY,
+    Custom,
+    EventBody,
+    RunEventBody,
+    TurnFailed,
+    TurnItem,
+    payload_json,
+    read_event,
+)
 from cody.contracts.wire import epoch_ms, utc_text
 
 MINIMAL = {"epicId": "current-epic", "config": {"workingDir": "/repo"}}
@@ -137,3 +147,17 @@ def test_a_snapshot_has_the_fields_of_the_contract() -> None:
         "stats completion error subscribers fence"
     )
     assert set(contract.split()) <= fields
+
+
+@pytest.mark.parametrize("body", get_args(get_args(RunEventBody)[0]), ids=lambda body: body.__name__)
+def test_what_may_be_null_may_be_missing(body: type[EventBody]) -> None:
+    """Nulls are not written: an event with one must be readable without the field."""
+    for name, field in body.model_fields.items():
+        if type(None) in get_args(field.annotation):
+            assert not field.is_required(), f"{body.__name__}.{name}"
+
+
+def test_a_turn_without_an_exit_code_is_read_back() -> None:
+    body = TurnFailed(turn=1, exit_code=None, error=RunError(code="c", message="m"), duration_ms=1)
+    wire = {"type": body.type, "ts": "t", "runId": "r", "seq": 1, **json.loads(payload_json(body))}
+    assert read_event(wire).body == body
