@@ -25,6 +25,7 @@ from cody.redaction import Redactor
 from cody.store.events import Answer, Commit, PendingEvent, commit
 from harness.agents.base import Body
 from harness.spool import Spool, Spooled
+from harness.stream_bound import StreamBound
 
 log = get_logger()
 
@@ -33,7 +34,10 @@ BATCH_BYTES = 1 << 20
 MEMORY_BYTES = 4 << 20
 """While Redis is away so much waits in memory; full batches beyond it wait on disk, in the spool."""
 BUFFER_BYTES = 64 << 20
-"""What may wait in memory when the spool is full too; then plain output is dropped, and counted."""
+"""What may wait in memory when the spool is full too; then output and custom events are dropped, and counted."""
+BROKEN_FACTOR = 4
+"""So many times that, of what must not be dropped, is the end: memory is bounded, whatever an agent says."""
+DROPPABLE = frozenset({"subprocess_output", "custom"})
 MAX_BACKOFF_S = 1.0
 
 Meta = Mapping[str, str | int]
@@ -121,21 +125,26 @@ class Journal:
         """Events that wait in memory."""
         self._buffer_bytes = buffer_bytes
         self._spool = spool
+        self._bound = StreamBound()
         self._work = asyncio.Event()
         self._writer = asyncio.create_task(self._write(), name=f"journal {run_id}")
 
     def emit(self, body: Body, meta: Meta | None = None) -> None:
         """Add an event, and with it, in the same step, changes of meta fields.
 
-        While Redis has been away so long that the buffer is full, plain output is dropped and counted.
+        While Redis has been away so long that the buffer is full, output and custom events are dropped and counted.
         """
         if self.failure is not None:
             return
         payload = self.redactor.clean(payload_json(body))
-        if self.buffered_bytes > self._buffer_bytes and body.type == "subprocess_output":
-            self.dropped_bytes += len(payload)
-            self._untold_bytes += len(payload)
-            return
+        if self.buffered_bytes > self._buffer_bytes:
+            if body.type in DROPPABLE:
+                self.dropped_bytes += len(payload)
+                self._untold_bytes += len(payload)
+                return
+            if self.buffered_bytes > BROKEN_FACTOR * self._buffer_bytes:
+                self._fail(JournalBroken(f"{self.buffered_bytes} bytes of events of run {self.run_id} wait for Redis"))
+                return
         batch = self._open_batch()
         batch.events.append(PendingEvent(body.type, utc_text(now_ms()), payload))
         batch.bytes += len(payload)
@@ -286,6 +295,7 @@ class Journal:
                     expected_status=batch.expected,
                     turn=batch.turn,
                     end_ttl_s=batch.end_ttl_s,
+                    keep_events=self._bound.keep,
                 )
             except (RedisError, OSError, TimeoutError) as error:
                 if isinstance(error, RedisError) and is_corruption(error):
@@ -304,6 +314,7 @@ class Journal:
         match answer.answer:
             case Answer.OK | Answer.DUPLICATE:
                 self.last_seq += len(batch.events)
+                self._bound.add(len(batch.events), sum(len(event.payload) for event in batch.events))
             case Answer.CONFLICT:
                 pass
             case Answer.FENCED:

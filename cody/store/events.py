@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import cast
+from typing import NamedTuple, cast
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from cody.contracts.run_events import TERMINAL_EVENTS
 from cody.errors import InvalidRequest
@@ -59,11 +60,13 @@ async def commit(
     expected_status: str | None = None,
     turn: tuple[int, bytes] | None = None,
     end_ttl_s: int | None = None,
+    keep_events: int = keys.EVENTS_MAXLEN,
 ) -> Commit:
     """Write events, meta and a turn record in one step, or nothing.
 
     `expected_status`: the commit is refused (CONFLICT) when the status is another by now. `end_ttl_s`: the run ends with
     this commit, its keys get this TTL (0 = none yet: the archive sets it). A meta value of '' removes its field.
+    `keep_events`: older events than so many may go.
     """
     flat_meta = [part for pair in (meta or {}).items() for part in pair]
     args: list[Argument] = [
@@ -74,7 +77,7 @@ async def commit(
         expected_status or "",
         turn[0] if turn else "",
         turn[1] if turn else "",
-        keys.EVENTS_MAXLEN,
+        keep_events,
         run_id,
         "" if end_ttl_s is None else end_ttl_s,
         keys.NEWS_MAXLEN,
@@ -96,9 +99,11 @@ async def commit(
     return Commit(Answer(answer.decode()), int(last_seq), status.decode())
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One event as readers get it, encoded once."""
+class Frame(NamedTuple):
+    """One event as readers get it, encoded once.
+
+    A tuple, not a frozen dataclass: a reader that catches up has one made for each event, and this costs a third.
+    """
 
     id: str
     """The Redis stream id: what SSE's Last-Event-ID holds."""
@@ -114,18 +119,22 @@ class Frame:
 
 
 _NO_FIELDS = b"{}"
+_FIELDS = [b"type", b"ts", b"runId", b"seq", b"payload"]
 
 
 def frame(entry_id: bytes, fields: Sequence[bytes] | Mapping[bytes, bytes]) -> Frame:
     """The frame of a stream entry; raises KeyError or ValueError for an entry that no Cody wrote."""
-    found = fields if isinstance(fields, Mapping) else dict(zip(fields[::2], fields[1::2], strict=True))
-    kind, payload, seq = found[b"type"], found[b"payload"], found[b"seq"]
+    if not isinstance(fields, Mapping) and fields[::2] == _FIELDS:  # as `commit` writes them
+        kind, ts, run_id, seq, payload = fields[1::2]
+    else:
+        found = fields if isinstance(fields, Mapping) else dict(zip(fields[::2], fields[1::2], strict=True))
+        kind, ts, run_id, seq, payload = (found[name] for name in _FIELDS)
     own = b"}" if payload == _NO_FIELDS else b"," + payload[1:]
     sse = b'id: %b\ndata: {"type":"%b","ts":"%b","runId":"%b","seq":%b%b\n\n' % (
         entry_id,
         kind,
-        found[b"ts"],
-        found[b"runId"],
+        ts,
+        run_id,
         seq,
         own,
     )
@@ -179,8 +188,22 @@ async def at(redis: Redis, run_id: str, entry_id: str) -> Frame | None:
 
 async def after(redis: Redis, run_id: str, entry_id: str, *, count: int = 1000) -> list[Frame]:
     """Up to `count` events that come after `entry_id` ('0' = from the oldest kept)."""
-    found = cast(
-        "list[tuple[bytes, dict[bytes, bytes]]]",
-        await redis.xrange(keys.events(run_id), min=f"({entry_id}", count=count),
-    )
-    return [frame(*entry) for entry in found]
+    return [frame(*entry) for entry in await _raw_range(redis, keys.events(run_id), f"({entry_id}", count)]
+
+
+async def _raw_range(redis: Redis, key: str, begin: str, count: int) -> list[tuple[bytes, Sequence[bytes]]]:
+    """XRANGE as it comes: redis-py's turning of a thousand entries into dicts costs as much as all the rest."""
+    pool = redis.connection_pool
+    connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+    try:
+        await connection.send_command("XRANGE", key, begin, "+", "COUNT", count)
+        found = await connection.read_response()
+    except BaseException:
+        # An answer may be on its way: the connection must not be used for anything else.
+        await connection.disconnect(nowait=True)
+        raise
+    finally:
+        await pool.release(connection)
+    if isinstance(found, ResponseError):
+        raise found
+    return cast("list[tuple[bytes, Sequence[bytes]]]", found)

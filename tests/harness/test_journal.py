@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from cody.contracts.run import TurnRecord
 from cody.contracts.run_config import RunConfig
-from cody.contracts.run_events import RunStarted, SubprocessOutput, WarningRaised
+from cody.contracts.run_events import Custom, RunStarted, SubprocessOutput, WarningRaised
 from cody.errors import Fenced, SequenceGap
 from cody.store import events, keys, leases, runs
 from cody.store.clients import connect
@@ -23,6 +23,7 @@ from cody.store.leases import Claim
 from cody.store.server_binary import find_server_binary
 from harness.journal import MEMORY_BYTES, Journal, StoreLost
 from harness.spool import Spool
+from harness.stream_bound import KEPT_EVENTS, StreamBound
 from tests.proxy import Proxy
 
 Eventually = Callable[..., Awaitable[None]]
@@ -207,3 +208,43 @@ async def test_when_disk_and_memory_are_full_plain_output_goes_first_and_is_coun
     said = [json.loads(frame.data) for frame in await events.after(redis, run_id, "0-0", count=10_000)]
     (warning,) = [event for event in said if event.get("code") == "events_dropped"]
     assert str(journal.dropped_bytes) in warning["message"]
+
+
+async def test_large_events_are_fewer_in_redis(redis: Redis, tmp_path: Path) -> None:
+    """50,000 events of 16 KiB would be 800 MB for one run."""
+    run_id, fence = await owned(redis)
+    text = "x" * 16_000
+    async with journal_of(redis, run_id, fence, tmp_path) as journal:
+        journal._bound = StreamBound(stream_bytes=4 << 20)
+        for _ in range(4_000):
+            journal.emit(WarningRaised(code="n", message=text))
+        await journal.flush()
+    kept = await redis.xlen(keys.events(run_id))
+    assert KEPT_EVENTS <= kept < KEPT_EVENTS + 400
+    (last,) = await redis.xrevrange(keys.events(run_id), count=1)
+    assert last[1][b"seq"] == b"4001"
+
+
+async def test_memory_is_bounded_whatever_waits(tmp_path: Path, valkey_url: str, redis: Redis) -> None:
+    """Redis away, the spool full: what may be dropped is, and more of the rest than can be held ends the run here."""
+    run_id, fence = await owned(redis)
+    async with Proxy(valkey_url) as proxy:
+        client = connect(proxy.url)
+        journal = Journal(
+            client, run_id, fence=fence, last_seq=1, spool=Spool(tmp_path / "spool", max_bytes=0), buffer_bytes=1 << 20
+        )
+        try:
+            proxy.stall()
+            for _ in range(40_000):
+                journal.emit(Custom(name="x.y", data={"text": "c" * 1_000}))
+            assert journal.failure is None
+            assert journal.buffered_bytes < 2 << 20
+            assert journal.dropped_bytes > 30 << 20
+            for _ in range(10_000):
+                journal.emit(WarningRaised(code="n", message="w" * 1_000))
+            assert journal.failure is not None
+            assert journal.failure.code == "journal_broken"
+            assert journal.buffered_bytes < 6 << 20
+        finally:
+            await journal.close()
+            await client.aclose()
