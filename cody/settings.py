@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     """The token that the CLI sends and the server takes as its local one; null = the one in the state folder."""
     workspace_roots: Annotated[tuple[Path, ...], NoDecode, Field(validation_alias=_names("CODY_WORKSPACE_ROOTS"))] = ()
     """Folders that runs may work in, or below. Empty: `rooted` makes it the current folder; without that, anywhere."""
+    allow_remote: Annotated[bool, Field(validation_alias=_names("CODY_ALLOW_REMOTE"))] = False
+    """`host` may be an address that other machines can reach, in plain HTTP."""
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode, Field(validation_alias=_names("CODY_ALLOWED_HOSTS"))] = ()
+    """What the server is called besides loopback names: NAME, NAME:PORT or https://NAME, separated by commas."""
     allow_danger: Annotated[bool, Field(validation_alias=_names("CODY_ALLOW_DANGER"))] = False
     codex_bin: Annotated[str | None, Field(validation_alias=_names("CODY_CODEX_BIN"))] = None
     redis_url: Annotated[str | None, Field(validation_alias=_names("REDIS_URL"))] = None
@@ -66,6 +70,8 @@ class Settings(BaseSettings):
     """More values that must appear nowhere, one a line."""
     run_ttl_s: Annotated[int, Field(ge=60, validation_alias=_names("CODY_RUN_TTL_SEC"))] = 7 * 86_400
     """How long Redis keeps a run that has ended."""
+    keep_output_days: Annotated[int, Field(ge=1, le=36_500, validation_alias=_names("CODY_KEEP_OUTPUT_DAYS"))] = 30
+    """How long a host keeps the raw output and the prompts of a run after the last of them was written."""
     database_url: Annotated[str | None, Field(validation_alias=_names("DATABASE_URL"))] = None
     """The archive's database: postgresql://... or sqlite:///...; null = a SQLite file in the state folder."""
     projector: Annotated[bool, Field(validation_alias=_names("CODY_PROJECTOR"))] = True
@@ -78,7 +84,9 @@ class Settings(BaseSettings):
     """Models that may be asked, separated by commas; empty = all."""
     log_level: Annotated[LogLevel, Field(validation_alias=_names("CODY_LOG_LEVEL"))] = "info"
     sync_token: Annotated[str | None, Field(validation_alias=_names("CODY_SYNC_TOKEN"))] = None
-    """What `cody push` and `cody pull` send to the other side; null = what is kept for it here."""
+    """What `cody sync` sends to the other side; null = what is kept for it here."""
+    sync_keep_s: Annotated[float, Field(ge=60, validation_alias=_names("CODY_SYNC_KEEP_SEC"))] = 7 * 86_400.0
+    """How long what others began to send here is kept when nothing more comes of it, and jobs that have ended."""
 
     @classmethod
     def settings_customise_sources(
@@ -103,9 +111,9 @@ class Settings(BaseSettings):
     def _split_lines(cls, value: object) -> object:
         return tuple(line for line in value.splitlines() if line) if isinstance(value, str) else value
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "allowed_hosts", mode="before")
     @classmethod
-    def _split_models(cls, value: object) -> object:
+    def _split_by_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
@@ -138,6 +146,11 @@ class Settings(BaseSettings):
     def runs_dir(self) -> Path:
         """Prompts and raw output of every turn, by run."""
         return self.state_dir / "runs"
+
+
+def loopback_of(host: str) -> str:
+    """How a program of this machine reaches a server that is bound to this host: by loopback, when it is on all addresses."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host.strip("[]"), host)  # noqa: S104
 
 
 def _toml_values(path: Path) -> dict[str, Any]:

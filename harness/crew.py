@@ -32,6 +32,7 @@ from harness.archive_fence import fence_of
 from harness.dispatch import Dispatcher
 from harness.guard_clock import boottime_ns
 from harness.journal import now_ms
+from harness.kept_runs import keep_recent
 from harness.leases import LeaseKeeper
 from harness.ownership import Ownership, Shared
 from harness.slots import Slots
@@ -100,6 +101,7 @@ class Crew:
                     "controls": crew._shared.controls.run,
                     "dispatch": dispatcher.run,
                     "scan": crew._scan,
+                    "files": lambda: keep_recent(redis, settings.runs_dir, settings.keep_output_days),
                 }.items()
             ]
             try:

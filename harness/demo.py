@@ -20,8 +20,8 @@ from pathlib import Path
 
 from cody.cli.local_server import LOG_NAME, start_server
 from cody.cli.screen import make_screen
-from cody.cli.tables import snapshot_table
-from cody.cli.terminal import print_table, stderr_console, stdout_console
+from cody.cli.tables import run_text
+from cody.cli.terminal import stderr_console, stdout_console
 from cody.cli.watching import watch
 from cody.client import CodyClient
 from cody.contracts.run import RunSnapshot, StartRunRequest
@@ -266,7 +266,8 @@ async def _watch(demo: Demo, model: Model, url: str) -> RunSnapshot:
         raise KeyboardInterrupt
     console = stdout_console()
     console.print()
-    print_table(console, snapshot_table(watched.snapshot, str(demo.state_dir / "runs" / watched.snapshot.run_id)))
+    output = [("output", str(demo.state_dir / "runs" / watched.snapshot.run_id))]
+    console.print(run_text(watched.snapshot, output, brief=True), soft_wrap=True)
     return watched.snapshot
 
 

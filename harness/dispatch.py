@@ -4,11 +4,13 @@ docket (0.27) hands a task to one worker that has room, renews its claim while t
 is gone. It decides who may *try*: who owns a run is decided by the run's own lock and fence, so that a task that is handed
 out twice, or to a host that was only frozen, does no harm.
 
-Three traps of docket that shape this file:
+Four traps of docket that shape this file:
 - A worker that loses Redis for a moment waits for all its tasks to end before it reads again; ours take hours. So tasks leave
   docket when Redis is in trouble (`let_go`), and the runs go on under their own leases.
 - It has a fixed concurrency, but a paused run must not block a slot: the number is set anew at each change.
 - A task's key is known until it ends: a run that is to be handed on gets a key with its fence.
+- Its goodbyes wait for Redis, and redis-py may swallow the one cancellation that would end such a wait. So docket lives in
+  tasks of its own, which are asked to end again and again, and left behind in the end: what it holds expires by itself.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import copy_context
 from datetime import timedelta
+from typing import Any
 
 from docket import Docket, Worker
 from structlog import get_logger
@@ -29,7 +33,10 @@ log = get_logger()
 CHECK_INTERVAL = timedelta(seconds=1)
 """How long one blocking read of docket takes at most; new tasks end it at once."""
 MISSED_HEARTBEATS = 5
-CLOSE_S = 5.0
+GOODBYE_S = 2.0
+"""For docket's end in order; then it is asked again."""
+CLOSE_S = 4.0
+ASK_AGAIN_S = 0.2
 
 Execute = Callable[[str], Awaitable[None]]
 
@@ -42,6 +49,8 @@ class Dispatcher:
         self._worker = worker
         self._concurrency = concurrency
         self._held: set[asyncio.Task[None]] = set()
+        self._context = copy_context()
+        """docket finds itself by context variables."""
 
     @classmethod
     @asynccontextmanager
@@ -49,40 +58,20 @@ class Dispatcher:
         cls, url: str, *, worker_id: str, concurrency: int, redelivery_s: float, execute: Execute
     ) -> AsyncIterator[Dispatcher]:
         """A dispatcher; `run` must be called to take runs. `concurrency` 0: hands out only."""
-        docket = Docket(
-            name=keys.DOCKET,
-            url=url,
-            heartbeat_interval=timedelta(seconds=max(0.5, redelivery_s / MISSED_HEARTBEATS)),
-            missed_heartbeats=MISSED_HEARTBEATS,
-            execution_ttl=timedelta(0),
+        made: asyncio.Future[Dispatcher] = asyncio.get_running_loop().create_future()
+        leave = asyncio.Event()
+        held = asyncio.create_task(
+            _hold(url, worker_id, concurrency, redelivery_s, execute, made, leave), name="docket"
         )
-
-        stack = AsyncExitStack()
-        await stack.enter_async_context(docket)
         try:
-            worker: Worker | None = None
-            if concurrency:
-                worker = Worker(
-                    docket,
-                    name=worker_id,
-                    concurrency=concurrency,
-                    redelivery_timeout=timedelta(seconds=redelivery_s),
-                    reconnection_delay=timedelta(seconds=0.5),
-                    minimum_check_interval=CHECK_INTERVAL,
-                    scheduling_resolution=CHECK_INTERVAL,
-                    schedule_automatic_tasks=False,
-                )
-            made = cls(docket, worker, concurrency)
-
-            async def execute_run(run_id: str) -> None:
-                await made._execute(run_id, execute)
-
-            docket.register(execute_run)
-            if worker is not None:
-                await stack.enter_async_context(worker)
-            yield made
+            either: set[asyncio.Future[Any]] = {held, made}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if held.done():
+                held.result()
+            yield made.result()
         finally:
-            await _close(stack)
+            leave.set()
+            await _ended("docket", held)
 
     async def submit(self, run_id: str, fence: int) -> None:
         """Ask for a host for this run; asking again changes nothing while the first request waits or is worked on."""
@@ -94,12 +83,20 @@ class Dispatcher:
         if self._worker is None:
             await asyncio.Event().wait()
             return
+        taking = asyncio.create_task(self._take(self._worker), context=self._context)
+        try:
+            await asyncio.shield(taking)
+        finally:
+            taking.cancel()
+            await _ended("docket's worker", taking)
+
+    async def _take(self, worker: Worker) -> None:
         this = asyncio.current_task()
         assert this is not None
         # docket takes the cancellation of its loop for its orderly end, and returns.
         while not this.cancelling():
             try:
-                await self._worker.run_forever()
+                await worker.run_forever()
             except Exception:
                 # A defect of the library must not take the runs of this host with it.
                 log.exception("dispatch.worker_failed")
@@ -125,13 +122,61 @@ class Dispatcher:
             self._held.discard(held)
 
 
-async def _close(stack: AsyncExitStack) -> None:
-    """docket says goodbye to Redis; one that is unreachable must not hold the process: its workers expire by themselves."""
-    try:
-        async with asyncio.timeout(CLOSE_S):
-            await stack.aclose()
-    except TimeoutError:
-        log.warning("dispatch.not_closed", seconds=CLOSE_S)
+async def _hold(
+    url: str,
+    worker_id: str,
+    concurrency: int,
+    redelivery_s: float,
+    execute: Execute,
+    made: asyncio.Future[Dispatcher],
+    leave: asyncio.Event,
+) -> None:
+    """Give a dispatcher, and keep docket open until `leave`."""
+    docket = Docket(
+        name=keys.DOCKET,
+        url=url,
+        heartbeat_interval=timedelta(seconds=max(0.5, redelivery_s / MISSED_HEARTBEATS)),
+        missed_heartbeats=MISSED_HEARTBEATS,
+        execution_ttl=timedelta(0),
+    )
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(docket)
+        worker: Worker | None = None
+        if concurrency:
+            worker = Worker(
+                docket,
+                name=worker_id,
+                concurrency=concurrency,
+                redelivery_timeout=timedelta(seconds=redelivery_s),
+                reconnection_delay=timedelta(seconds=0.5),
+                minimum_check_interval=CHECK_INTERVAL,
+                scheduling_resolution=CHECK_INTERVAL,
+                schedule_automatic_tasks=False,
+            )
+        dispatcher = Dispatcher(docket, worker, concurrency)
+
+        async def execute_run(run_id: str) -> None:
+            await dispatcher._execute(run_id, execute)
+
+        docket.register(execute_run)
+        if worker is not None:
+            await stack.enter_async_context(worker)
+        made.set_result(dispatcher)
+        await leave.wait()
+
+
+async def _ended(what: str, task: asyncio.Task[None]) -> None:
+    """It has ended, or is left behind: an unreachable Redis must not hold this process."""
+    loop = asyncio.get_running_loop()
+    give_up_s = loop.time() + CLOSE_S
+    await asyncio.wait([task], timeout=GOODBYE_S)
+    while not task.done() and loop.time() < give_up_s:
+        task.cancel()
+        await asyncio.wait([task], timeout=ASK_AGAIN_S)
+    if not task.done():
+        log.warning("dispatch.not_closed", what=what, seconds=CLOSE_S)
+    elif not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("dispatch.closed_with_error", what=what, error=f"{type(error).__name__}: {error}"[:300])
 
 
 async def _outlast(work: asyncio.Future[None]) -> None:

@@ -77,6 +77,13 @@ def locate(config: RunConfig, epic_id: str) -> Epic:
     return _paths(working_dir, harness_dir, _epic_dir(working_dir, harness_dir, epic_id))
 
 
+def stands_in(epic: Epic, epic_id: str) -> str | None:
+    """What to tell people when there is no folder of that name and the default epic is used instead; None = there is one."""
+    if _is_folder(epic.harness_dir / epic_id):
+        return None
+    return f"there is no folder {epic_id!r} in {epic.harness_dir}: the epic is {epic.epic_dir.name}"
+
+
 def resolve_working_dir(path: str) -> Path:
     """The real path of an existing folder; raises InvalidRequest (config.workingDir) for anything else."""
     details = {"field": "config.workingDir"}
@@ -112,8 +119,9 @@ def _epic_dir(working_dir: Path, harness_dir: Path, epic_id: str) -> Path:
             raise InvalidRequest(f"the epic folder {candidate} leads out of {harness_dir}: refused", details=details)
         return resolved
     raise InvalidRequest(
-        f"there is no epic {epic_id!r} for workingDir {working_dir}: neither {harness_dir / epic_id} nor "
-        f"{harness_dir / DEFAULT_EPIC} is a folder. `cody init` in {working_dir} makes one.",
+        f"there is no epic {epic_id!r} for workingDir {working_dir}: "
+        f"no folder {' or '.join(dict.fromkeys([epic_id, DEFAULT_EPIC]))} in {harness_dir}. "
+        f"`cody init` in {working_dir} makes one.",
         details=details,
     )
 

@@ -49,8 +49,16 @@ async def archive_health(pipeline: Pipeline, *, projects: bool) -> ArchiveHealth
         runs, responses = await _backlogs(pipeline)
         return ArchiveHealth(ok=False, state=said, projects=projects, runs=runs, responses=responses)
     runs, responses = await _backlogs(pipeline)
-    state, halted = f"ok ({address})", halted[:HALTED_AT_MOST]
+    state, halted = f"ok ({_named(address)})", halted[:HALTED_AT_MOST]
     return ArchiveHealth(ok=True, state=state, projects=projects, halted=halted, runs=runs, responses=responses)
+
+
+def _named(address: str) -> str:
+    """The database's address as a person would say it. Pure."""
+    kind, _, where = address.partition("://")
+    if kind.startswith("sqlite"):
+        return f"SQLite, {where.removeprefix('/')}"
+    return f"PostgreSQL at {where.rpartition('@')[2]}" if kind.startswith("postgresql") else address
 
 
 async def _backlogs(pipeline: Pipeline) -> tuple[Backlog | None, Backlog | None]:

@@ -79,7 +79,8 @@ async def _work(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with RunService.open(settings) as service:
-        print(f"working on up to {settings.concurrency} runs at a time", flush=True)
+        archiving = "" if settings.projector else ", archiving nothing: a server or `cody projector` on this Redis does"
+        print(f"working on up to {settings.concurrency} runs at a time{archiving}", flush=True)
         await stop.wait()
         log.info("host.stopping", runs=service.active_runs, mode=settings.on_shutdown)
         stop.clear()
@@ -96,13 +97,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Work until a signal; the exit code."""
     options = _arguments(argv)
     configure_logs()
+    redactor = Redactor(())
     try:
         settings = _settings(options)
-        configure_logs(settings.log_level, redactor=Redactor(process_secrets(settings)))
+        redactor = Redactor(process_secrets(settings))
+        configure_logs(settings.log_level, redactor=redactor)
         with tracing("cody-worker"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_work(settings))
     except CodyError as error:
-        print(f"cody worker: {error.message}", file=sys.stderr)
+        print(f"cody worker: {redactor.clean_text(error.message)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1
     return 0
 

@@ -25,9 +25,9 @@ log = structlog.get_logger(__name__)
 
 MAX_FILE_BYTES = 256 << 10
 """Of a file that is compared: sources are smaller, generated ones nobody reads as a diff."""
-MAX_TOTAL_BYTES = 32 << 20
-"""Of all that is kept, before it is packed: some 7 MB of memory for source text."""
-MAX_FILES = 10_000
+MAX_TOTAL_BYTES = 16 << 20
+"""Of all that is kept, before it is packed: some 5 MB of memory for source text."""
+MAX_FILES = 20_000
 MAX_WAITING = 2_000
 """Changed files that wait to be read: an installation writes tens of thousands, which are not what a patch changes."""
 
@@ -90,17 +90,14 @@ class KeptFiles:
         self._waiting: deque[str] = deque()
         self._reading: asyncio.Task[None] | None = None
         self._closing = threading.Event()
-        self._begun_ns = 0
 
     def load(self, found: Snapshot) -> None:
-        """Begin to read the files of a workspace in which the agent does not work yet; smaller ones come first."""
-        self._begun_ns = found.taken_ns
-        small = [
-            (size, path)
-            for path, (mtime_ns, size, _) in found.files.items()
-            if size <= MAX_FILE_BYTES and mtime_ns < self._begun_ns
-        ]
-        self._waiting.extend(path for _, path in sorted(small)[:MAX_FILES])
+        """Begin to read the files of a workspace in which the agent does not work yet.
+
+        Those that were changed last come first: of a workspace too large to be kept they are what is worked on.
+        """
+        latest = sorted(((mtime, path) for path, (mtime, size, _) in found.files.items() if size <= MAX_FILE_BYTES))
+        self._waiting.extend(path for _, path in reversed(latest[-MAX_FILES:]))
         self._read_on()
 
     def noticed(self, changes: Iterable[FileChange]) -> None:

@@ -14,7 +14,7 @@ from structlog import get_logger
 from cody.contracts.lifecycle import TRANSITIONS
 from cody.contracts.run import TERMINAL, RunError, RunStatus, TurnRecord
 from cody.contracts.run_config import AgentName, RunConfig
-from cody.contracts.run_events import RunCancelled, RunFailed, RunRecovered, TurnInterrupted
+from cody.contracts.run_events import RunCancelled, RunFailed, RunRecovered, TurnInterrupted, WarningRaised
 from cody.contracts.wire import epoch_ms, utc_text
 from cody.errors import CodyError, Fenced, NotFound, SequenceGap, StoreUnavailable
 from cody.pipeline.publisher import Publisher
@@ -131,6 +131,7 @@ class Ownership:
                 grace_s=grace_s,
                 turn_dir=lambda turn: shared.turn_dir(self._run_id, turn),
                 redactor=redactor,
+                epic_id=fields["epicId"],
                 kept=fields,
                 publisher=shared.publisher,
             )
@@ -145,6 +146,7 @@ class Ownership:
             # Its config or its epic can't be used: no host can work on it.
             await self._fail(journal, fields, RunError(code=error.code, message=error.message))
             return
+        self._tell_shared(journal, turns)
         worker = RunWorker(state, journal, turns, Slot(shared.slots), worker_id=shared.worker_id, host=shared.host)
         lease.on_lost = lambda: worker.leave("fenced")
         if lease.lost:
@@ -152,6 +154,17 @@ class Ownership:
             worker.leave("fenced")
         await self._listen_and_run(worker, fields.get("ctlCursor", "0-0"))
         self.ended = state.status in TERMINAL
+
+    def _tell_shared(self, journal: Journal, turns: TurnSeries) -> None:
+        """Two runs on one epic are allowed, and hardly ever meant."""
+        epic_dir = turns.epic.epic_dir
+        others = [run_id for run_id, worker in self._shared.workers.items() if worker.epic_dir == epic_dir]
+        if others:
+            message = (
+                f"run {', '.join(sorted(others)[:5])} works on the same epic: both write {epic_dir}/codys-log.md, "
+                "and the stop file of one ends both"
+            )
+            journal.emit(WarningRaised(code="epic_shared", message=message))
 
     def _state(self, fields: Mapping[str, str]) -> RunState:
         # The status that the worker before us knew; control messages after its cursor lead on from there.

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from cody.contracts.run import StartRunRequest
 from cody.contracts.run_config import RunConfig
 from cody.errors import CodyError
-from harness.epic import LAST_PROMPT, Epic, EpicText, FileText, locate, read
+from harness.epic import LAST_PROMPT, Epic, EpicText, FileText, locate, read, stands_in
 
 STATE_HEADING = "=== CURRENT STATE (READ THIS FIRST) ==="
 GUIDE_HEADING = "=== COMPREHENSIVE REFERENCE GUIDE ==="
@@ -198,6 +198,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CodyError as error:
         print(f"cody prompt: {error.message}", file=sys.stderr)
         return 2
+    instead = stands_in(epic, request.epic_id)
+    if instead is not None:
+        print(f"cody prompt: {instead}", file=sys.stderr)
     target: Path = arguments.out or epic.epic_dir / LAST_PROMPT
     try:
         if arguments.out is None:

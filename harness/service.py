@@ -155,7 +155,11 @@ class RunService:
             snapshot = await runs.snapshot(store.redis, run_id, now_ms=now_ms())
         log.info("run.queued", run_id=run_id, epic_id=request.epic_id, agent=request.config.agent)
         if snapshot.status == "queued":
-            await store.crew.submit(run_id)
+            try:
+                await store.crew.submit(run_id)
+            except StoreUnavailable as error:
+                # It is recorded: the next scan of any host finds it, and an error would have the client start another.
+                log.warning("run.not_submitted", run_id=run_id, error=error.message)
         return StartRunAnswer(run_id=run_id, stream_key=snapshot.stream_key, meta=snapshot)
 
     async def control(self, run_id: str, action: ControlAction, reason: str | None) -> ControlAnswer:
@@ -258,7 +262,7 @@ class RunService:
             checks["sql"] = archive.state
             degraded += weaknesses(archive)
         free = shutil.disk_usage(self._settings.state_dir).free
-        checks["disk"] = f"ok ({free >> 20} MiB free)"
+        checks["disk"] = f"ok ({free / (1 << 30):.1f} GiB free)"
         if free < LOW_DISK_BYTES:
             checks["disk"] = f"only {free >> 20} MiB are free for {self._settings.state_dir}"
             ready = False

@@ -41,6 +41,11 @@ class TailHub:
         self._tails: dict[str, Tail] = {}
         self._opening = asyncio.Lock()
 
+    @property
+    def watched(self) -> int:
+        """How many runs have readers."""
+        return len(self._tails)
+
     async def run(self) -> None:
         """Read for all tails until cancelled."""
         async with asyncio.TaskGroup() as tasks:

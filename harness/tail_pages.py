@@ -104,16 +104,26 @@ class Pages:
         `seq`: of the event at the cursor; None = not known. Raises what Redis raises.
         """
         key = (run_id, size, (seq or 0) // size)
-        if (found := self._look_up(key, cursor_id, seq)) is not None:
-            return found
-        # Those that want the same page at the same time share one read; a reader that goes must not take it from the others.
+        found = self._look_up(key, cursor_id, seq)
+        if found is None:
+            # A reader that goes must not take the page from the others that wait for it.
+            page = await asyncio.shield(self._begin(key, cursor_id, seq))
+            found = None if page is None else (page, 0)
+        if found is not None and size == MANY:
+            # It keeps up: read on while it is sent this one.
+            last = found[0].frames[-1]
+            if last.seq % MANY == 0 and (run_id, size, last.seq // size) not in self._kept:
+                self._begin((run_id, size, last.seq // size), last.id, last.seq)
+        return found
+
+    def _begin(self, key: Key, cursor_id: str, seq: int | None) -> asyncio.Task[Page | None]:
+        """The one read of this page; those that want it at the same time share it."""
         reading = self._reading.get((key, cursor_id))
         if reading is None:
-            reading = asyncio.create_task(self._read(key, cursor_id, size - (seq or 0) % size))
+            reading = asyncio.create_task(self._read(key, cursor_id, key[1] - (seq or 0) % key[1]))
             self._reading[key, cursor_id] = reading
             reading.add_done_callback(lambda done: self._has_read((key, cursor_id), done))
-        page = await asyncio.shield(reading)
-        return None if page is None else (page, 0)
+        return reading
 
     def forget(self, run_id: str) -> None:
         """Redis has lost events of this run."""

@@ -65,6 +65,7 @@ class TurnSeries:
         grace_s: float,
         turn_dir: Callable[[int], Path],
         redactor: Redactor,
+        epic_id: str,
         kept: Mapping[str, str],
         publisher: Publisher | None,
     ) -> TurnSeries:
@@ -78,6 +79,9 @@ class TurnSeries:
             moved = await asyncio.to_thread(clear_stale, epic, run_id)
             baseline = await asyncio.to_thread(take_baseline, epic.codys_log, config.completion)
             journal.set({"completionBaseline": baseline.to_json()})
+            instead = epics.stands_in(epic, epic_id)
+            if instead is not None:
+                journal.emit(WarningRaised(code="epic_default", message=instead))
             for path in moved:
                 message = f"a stop file from before this run was moved aside to {path}"
                 journal.emit(WarningRaised(code="stale_stop_file", message=message))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 
 from structlog import get_logger
 
@@ -61,6 +62,11 @@ class RunWorker:
         self._turn: Turn | None = None
         self._standing = Standing(state, journal, lambda: self._interrupt("cancel"))
         self._last_turn = False
+
+    @property
+    def epic_dir(self) -> Path:
+        """The epic's folder, all links resolved."""
+        return self._turns.epic.epic_dir
 
     @property
     def turn(self) -> Turn | None:

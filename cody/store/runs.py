@@ -183,6 +183,11 @@ async def unowned(redis: Redis) -> list[Unowned]:
     return free
 
 
+async def active(redis: Redis) -> set[str]:
+    """The ids of all runs that have not ended."""
+    return {raw.decode() for raw in cast("Sequence[bytes]", await redis.zrange(keys.ACTIVE, 0, -1))}
+
+
 async def queued(redis: Redis) -> int:
     """How many runs wait for a host."""
     return int(await redis.zcard(keys.QUEUED))

@@ -292,3 +292,23 @@ async def test_a_turn_whose_files_can_not_be_kept_has_an_end(
     assert (end.status, end.error and end.error.code) == ("failed", "host_io_error")
     assert [record.status for record in (await service.records.turns(run.run_id)).turns] == ["completed", "failed"]
     assert run.types[-2:] == ["turn_failed", "run_failed"]
+
+
+async def test_another_run_on_the_same_epic_is_warned_of(workspace: Any, start: Any) -> None:
+    first = await start(workspace.request("while not STOP.exists(): time.sleep(0.01)"))
+    await first.until("turn_started")
+    second = await start(workspace.request("STOP.touch()"))
+    await second.end()
+    (warning,) = [event for event in second.of("warning") if event["code"] == "epic_shared"]
+    assert first.run_id in warning["message"]
+    await first.end()
+    assert [event for event in first.of("warning") if event["code"] == "epic_shared"] == []
+
+
+async def test_an_epic_that_is_not_there_is_told_of(workspace: Any, start: Any) -> None:
+    request = workspace.request("STOP.touch()")
+    run = await start(request.model_copy(update={"epic_id": "misspelt"}))
+    await run.end()
+    (warning,) = [event for event in run.of("warning") if event["code"] == "epic_default"]
+    assert "misspelt" in warning["message"]
+    assert "current-epic" in warning["message"]

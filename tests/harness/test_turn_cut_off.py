@@ -43,6 +43,7 @@ async def test_a_start_that_came_too_late_is_an_interrupted_turn(redis: Redis, w
             grace_s=1,
             turn_dir=lambda number: tmp_path / str(number),
             redactor=Redactor([]),
+            epic_id="current-epic",
             kept={},
             publisher=None,
         )

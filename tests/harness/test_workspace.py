@@ -10,16 +10,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from cody.contracts.run_config import WatchConfig
 from harness import workspace
+from harness.notifications import MAX_ARMS, Notifications, PolledNotifications, Raw, Watcher, notifications
 from harness.workspace import FileChange, WorkspaceLedger, WorkspaceWatch, scan
 
 WATCH = WatchConfig()
 DEADLINE_S = 30.0
+INOTIFY = "anon_inode:inotify"
+POOL_THREADS = min(32, (os.cpu_count() or 1) + 4)
+"""Of asyncio.to_thread, for all there is."""
 
 
 class Seen:
@@ -107,12 +112,15 @@ async def test_files_in_folders_made_at_once_are_told(tmp_path: Path) -> None:
         await seen.until_told(("written", "a/b/c/d/second"), ("written", "a/b/beside"))
 
 
-async def test_many_new_folders_one_after_the_other_stay_watched(tmp_path: Path) -> None:
-    """More than there are arms: they are joined, and none of the folders is forgotten."""
+@pytest.mark.parametrize("source", [notifications, PolledNotifications])
+async def test_many_new_folders_one_after_the_other_stay_watched(
+    source: Callable[[Watcher], Notifications], tmp_path: Path
+) -> None:
+    """More than watchfiles has arms: they are joined, and none of the folders is forgotten."""
     write(tmp_path, "base/file")
     seen = Seen(tmp_path)
-    count = 3 * workspace.MAX_ARMS
-    async with seen.watch() as watch:
+    count = 3 * MAX_ARMS
+    async with WorkspaceWatch(tmp_path, WATCH, seen.take, source=source) as watch:
         for number in range(count):
             write(tmp_path, f"n{number}/first")
             await seen.until_told(("written", f"n{number}/first"))
@@ -284,20 +292,126 @@ async def test_a_cancelled_owner_closes_the_watch(tmp_path: Path) -> None:
 
 
 async def test_when_notifications_fail_the_workspace_is_scanned_and_nothing_in_between_is_lost(tmp_path: Path) -> None:
-    """watchfiles 1.3 gives up at the first name that is no UTF-8."""
-    seen = Seen(tmp_path)
-    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
-    async with seen.watch() as watch:
-        odd.touch()
-        write(tmp_path, "at the same time")
-        await seen.until_told(("written", "at the same time"), ("written", "caf\ufffd"))
+    """Reading the notifications fails, as their file descriptor leads to a folder by now."""
+    seen, other = Seen(tmp_path / "w"), Seen(tmp_path / "other")
+    seen.root.mkdir()
+    other.root.mkdir()
+    async with seen.watch() as watch, other.watch():
+        folder = os.open(tmp_path, os.O_RDONLY)
+        os.dup2(folder, inotify_fd())
+        os.close(folder)
+        write(seen.root, "at the same time")
+        async with Seen(tmp_path).watch():  # wakes the thread: the kernel does not, for a descriptor that was replaced
+            pass
+        await seen.until_told(("written", "at the same time"))
         assert watch.degraded is not None
         assert "scanned every" in watch.degraded
-        write(tmp_path, "a/b/later")
-        odd.unlink()
-        await seen.until_told(("written", "a/b/later"), ("deleted", "caf\ufffd"))
+        write(seen.root, "a/b/later")
+        write(other.root, "elsewhere")
+        await seen.until_told(("written", "a/b/later"))
+        await other.until_told(("written", "elsewhere"))
+        async with Seen(tmp_path).watch() as later:
+            assert later.degraded is None
     assert seen.settle() == []
-    assert len(seen.news) == 4
+    assert len(seen.news) == 2
+
+
+def inotify_fd() -> int:
+    """Of the one instance of this process."""
+    (found,) = [
+        int(link.name) for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and os.readlink(link) == INOTIFY
+    ]
+    return found
+
+
+async def test_a_file_whose_name_is_not_utf8_is_told_too(tmp_path: Path) -> None:
+    seen = Seen(tmp_path)
+    async with seen.watch() as watch:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")).touch()
+        await seen.until_told(("written", "caf\ufffd"))
+        assert watch.degraded is None
+    assert seen.settle() == []
+
+
+async def test_many_workspaces_share_one_thread_and_one_inotify_instance(tmp_path: Path) -> None:
+    """A user has 128 instances."""
+    many = [Seen(tmp_path / f"w{number}") for number in range(150)]
+    threads = threading.active_count()
+    async with AsyncExitStack() as stack:
+        for one in many:
+            one.root.mkdir()
+            watch = await stack.enter_async_context(one.watch())
+            assert watch.degraded is None
+        inotify_fd()
+        assert threading.active_count() - threads <= 1 + POOL_THREADS
+        for number, one in enumerate(many):
+            write(one.root, f"file{number}")
+        for number, one in enumerate(many):
+            await one.until_told(("written", f"file{number}"))
+    assert [one.news for one in many] == [[("written", f"file{number}")] for number in range(150)]
+
+
+async def test_two_watches_of_one_folder_are_both_told_and_end_apart(tmp_path: Path) -> None:
+    first, second = Seen(tmp_path), Seen(tmp_path)
+    async with second.watch():
+        async with first.watch():
+            write(tmp_path, "a")
+            await first.until_told(("written", "a"))
+            await second.until_told(("written", "a"))
+        write(tmp_path, "b")
+        await second.until_told(("written", "b"))
+    assert first.news == [("written", "a")]
+
+
+async def test_notifications_that_the_system_lost_are_made_up_for(tmp_path: Path) -> None:
+    """The thread is held up by another watcher while more happens than the kernel's queue (16,384) holds."""
+    held, go = threading.Event(), threading.Event()
+
+    class Slow:
+        def notified(self, raw: Raw | None) -> None:
+            held.set()
+            go.wait(DEADLINE_S)
+
+        def unnotified(self, error: Exception) -> None:
+            raise error
+
+    (tmp_path / "slow").mkdir()
+    slow = notifications(Slow())
+    slow.add([str(tmp_path / "slow")])
+    slow.begin()
+    seen = Seen(tmp_path / "w")
+    seen.root.mkdir()
+    try:
+        async with seen.watch():
+            (tmp_path / "slow" / "x").touch()
+            assert await asyncio.to_thread(held.wait, DEADLINE_S)
+            for number in range(9_000):
+                (seen.root / f"file{number}").touch()  # created, changed and closed: more than one each
+            (seen.root / "last").touch()
+            go.set()
+            await seen.until_told(("written", "last"), ("written", "file8999"))
+    finally:
+        go.set()
+        slow.close()
+    assert seen.settle() == []
+    assert len(set(seen.news)) == 9_001
+
+
+async def test_without_inotify_watchfiles_tells(tmp_path: Path) -> None:
+    seen = Seen(tmp_path)
+    (tmp_path / "sub").mkdir()
+    async with WorkspaceWatch(tmp_path, WATCH, seen.take, source=PolledNotifications) as watch:
+        assert watch.degraded is None
+        write(tmp_path, "sub/a")
+        await seen.until_told(("written", "sub/a"))
+        write(tmp_path, "new/b")
+        await seen.until_told(("written", "new/b"))
+        (tmp_path / "sub" / "a").unlink()
+        await seen.until_told(("deleted", "sub/a"))
+    async with asyncio.timeout(DEADLINE_S):
+        while any(thread.name.startswith("workspace-watch") for thread in threading.enumerate()):
+            await asyncio.sleep(0)
+    assert seen.settle() == []
 
 
 async def test_a_workspace_that_goes_away_ends_in_deletions_not_in_an_error(tmp_path: Path) -> None:

@@ -260,7 +260,7 @@ def test_a_reader_that_has_enough_is_no_error(tmp_path: Path) -> None:
     (epic_dir / "long.md").write_text("x\n" * 30_000)
     (epic_dir / "long2.md").write_text("x\n" * 30_000)
     process = subprocess.Popen(
-        [sys.executable, "-m", "harness.prompt", "--working-dir", str(tmp_path), "--epic", "x"],
+        [sys.executable, "-m", "harness.prompt", "--working-dir", str(tmp_path), "--epic", "current-epic"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
