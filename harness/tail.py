@@ -19,7 +19,7 @@ from cody.store import events, keys, runs
 from cody.store.events import id_tuple
 from cody.store.reader import StreamReader
 from harness.tail_pages import Pages
-from harness.tail_reading import Cursor, Reading, trimmed
+from harness.tail_reading import Cursor, Reading, ahead, trimmed
 from harness.tail_ring import Tail
 
 __all__ = ["Cursor", "Reading", "TailHub"]
@@ -77,7 +77,8 @@ class TailHub:
     async def open(self, run_id: str, start: str) -> Cursor:
         """Where to begin: '0' = the oldest kept, '$' = only new events, else after that id.
 
-        Raises NotFound, InvalidRequest (not an id), StreamTrimmed (events after that id are gone already).
+        Raises NotFound, InvalidRequest (not an id), StreamTrimmed (events after that id are gone already, or it is none of
+        this run's: beyond its newest).
         """
         ended = (await runs.fields(self.redis, run_id)).get("status") in TERMINAL
         if start == "$":
@@ -89,6 +90,10 @@ class TailHub:
         earliest = await events.first(self.redis, run_id)
         if earliest and wanted < id_tuple(earliest.id) and earliest.seq > 1:
             raise trimmed(run_id, earliest)
+        newest = await events.last(self.redis, run_id)
+        if earliest and newest and wanted > id_tuple(newest.id):
+            # Redis went back to an older state, or the id was made up: what comes next would not go on from there.
+            raise ahead(run_id, newest, earliest)
         at = await events.at(self.redis, run_id, f"{wanted[0]}-{wanted[1]}")
         return Cursor(f"{wanted[0]}-{wanted[1]}", at.seq if at else None, ended)
 

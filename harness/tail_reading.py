@@ -187,3 +187,11 @@ def trimmed(run_id: str, earliest: Frame) -> StreamTrimmed:
         f"events of run {run_id} between your cursor and {earliest.id} are no longer kept: start again with from=0",
         earliest_event_id=earliest.id,
     )
+
+
+def ahead(run_id: str, newest: Frame, earliest: Frame) -> StreamTrimmed:
+    """What to tell a reader that was further than the run is."""
+    return StreamTrimmed(
+        f"the newest event of run {run_id} is {newest.id}, before your cursor: start again with from=0",
+        earliest_event_id=earliest.id,
+    )

@@ -189,6 +189,15 @@ async def test_a_cursor_older_than_what_is_kept_is_410_before_the_first_byte(
     assert (error["code"], error["details"]) == ("stream_trimmed", {"earliestEventId": ids[-3]})
 
 
+async def test_a_cursor_beyond_the_newest_event_is_410_too(run: OwnedRun, store: Redis, client: httpx2.Client) -> None:
+    """Redis was set back to an older state: what comes now would not go on from what the reader has."""
+    ids = [entry[0].decode() for entry in await store.xrange(keys.events(run.run_id))]
+    answer = client.get(path(run), params={"from": "9999999999999-0"})
+    assert answer.status_code == 410
+    error = answer.json()["error"]
+    assert (error["code"], error["details"]) == ("stream_trimmed", {"earliestEventId": ids[0]})
+
+
 async def test_events_trimmed_under_a_reader_end_its_stream_with_an_error(
     run: OwnedRun, store: Redis, server: CodyServer, client: httpx2.Client, eventually: Eventually
 ) -> None:
