@@ -44,22 +44,30 @@ def looks_secret(name: str) -> bool:
     return name not in _NOT_SECRET and _SECRET_NAME.search(name) is not None
 
 
+def holds_secret(name: str, value: str) -> bool:
+    """Whether this variable must not be kept as it is: by its name, or for a password in a URL."""
+    return looks_secret(name) or bool(_password_in(value))
+
+
 def secrets_of(environment: Mapping[str, str]) -> list[Secret]:
     """The secrets among these variables: values under a telling name, and passwords inside URLs."""
     found: list[Secret] = []
     for name, value in environment.items():
         if looks_secret(name) and len(value) >= MIN_SECRET_CHARS:
             found.append(Secret(name, value))
-        if "://" in value:
-            found += _url_password(name, value)
+        found += _url_password(name, value)
     return found
 
 
-def _url_password(name: str, value: str) -> Iterator[Secret]:
+def _password_in(value: str) -> str | None:
     try:
-        password = urlsplit(value).password
+        return urlsplit(value).password if "://" in value else None
     except ValueError:
-        return
+        return None
+
+
+def _url_password(name: str, value: str) -> Iterator[Secret]:
+    password = _password_in(value)
     if password and len(password) >= MIN_SECRET_CHARS:
         yield Secret(name, password)
         if unquote(password) != password:

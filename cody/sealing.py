@@ -14,7 +14,7 @@ from pathlib import Path
 from cryptography.fernet import Fernet, InvalidToken
 
 from cody.errors import CodyError, ConfigurationError
-from cody.redaction import looks_secret
+from cody.redaction import holds_secret
 
 SEALED = "sealed:v1:"
 
@@ -33,10 +33,10 @@ class Sealer:
         self._fernet = Fernet(base64.urlsafe_b64encode(hashlib.sha256(b"cody-seal:" + key.encode()).digest()))
 
     def seal_env(self, env: Mapping[str, str]) -> dict[str, str]:
-        """The environment with the values of telling names sealed."""
+        """The environment with the values sealed that have a telling name, or a password in a URL."""
         return {
             name: SEALED + self._fernet.encrypt(value.encode("utf-8", "surrogatepass")).decode()
-            if looks_secret(name)
+            if holds_secret(name, value)
             else value
             for name, value in env.items()
         }
@@ -59,7 +59,7 @@ class Sealer:
 def shown_env(env: Mapping[str, str]) -> dict[str, str]:
     """The environment as people may see it."""
     return {
-        name: f"[redacted:{name}]" if value.startswith(SEALED) or looks_secret(name) else value
+        name: f"[redacted:{name}]" if value.startswith(SEALED) or holds_secret(name, value) else value
         for name, value in env.items()
     }
 

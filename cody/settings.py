@@ -159,6 +159,10 @@ def _toml_values(path: Path) -> dict[str, Any]:
             values = tomllib.load(file)
     except FileNotFoundError:
         return {}
+    except NotADirectoryError:
+        raise ConfigurationError(
+            f"{path.parent} is no folder: choose another with CODY_STATE_DIR (--state-dir)"
+        ) from None
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} can't be read: {error}") from error
     unknown = sorted(set(values) - set(Settings.model_fields))

@@ -80,11 +80,21 @@ class TokenStore:
         self._cached: tuple[tuple[int, int, int], tuple[TokenRecord, ...]] | None = None
 
     def prepare(self) -> None:
-        """Make the local token if there is none; raises ConfigurationError for files that others can read."""
+        """Make the local token if there is none.
+
+        Raises ConfigurationError for files that others can read, and for a folder in which they could put their own.
+        """
         for path in (self._path, self._local_path):
             if path.exists() and path.stat().st_mode & 0o077:
                 raise ConfigurationError(f"{path} can be read by others: chmod 600 {path}, and rotate the tokens")
         with self._locked():
+            folder = self._path.parent
+            about = folder.stat()
+            if about.st_mode & 0o022 or about.st_uid not in {os.geteuid(), 0}:
+                raise ConfigurationError(
+                    f"the state folder {folder} can be changed by others, who could let themselves in: make it your own, "
+                    f"and chmod go-w {folder}"
+                )
             if self._override is None and not any(record.name == LOCAL for record in self.records()):
                 self._put(LOCAL, "admin")
 

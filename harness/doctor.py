@@ -46,7 +46,7 @@ async def examine(settings: Settings, working_dir: Path) -> list[Finding]:
         await findings.server(settings),
         findings.state_folder(settings.state_dir),
         findings.disk(settings.state_dir),
-        findings.git(),
+        findings.git(working_dir),
         findings.harness_folder(working_dir),
     ]
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from cody.cli.local_server import port_is_free
 from cody.client import find_server
 from cody.errors import AgentUnavailable, CodyError, ConfigurationError
-from cody.settings import Settings
+from cody.settings import DEFAULT_PORT, Settings
 from cody.store.connection import check, connect
 from cody.store.server_binary import find_server_binary
 from harness.agents.codex_binary import bundled_codex, check_version, find_codex
@@ -77,7 +80,7 @@ def credentials(env: Mapping[str, str], own_env: Mapping[str, str]) -> Finding:
     """Whether codex has what it signs in with; `own_env` is all of this process's. Values are looked at, never shown.
 
     codex 0.163 takes CODEX_API_KEY from the environment, the log-in in CODEX_HOME/auth.json, or the variable that its
-    config names for a provider of one's own; OPENAI_API_KEY alone is not used by `codex exec`.
+    config names for a provider of one's own. OPENAI_API_KEY is given to it as CODEX_API_KEY (harness/agents/codex.py).
     """
     home = Path(env.get("CODEX_HOME") or Path(env.get("HOME", "~"), ".codex")).expanduser()
     if env.get("CODEX_API_KEY"):
@@ -93,19 +96,14 @@ def credentials(env: Mapping[str, str], own_env: Mapping[str, str]) -> Finding:
         return Finding(
             "credentials", "todo", f"{variable} is not set, which provider {name} needs", f"export {variable}=…"
         )
+    if env.get("OPENAI_API_KEY"):
+        return Finding("credentials", "ok", "OPENAI_API_KEY is set; codex gets it as CODEX_API_KEY")
     if _has_content(home / "auth.json"):
         return Finding("credentials", "ok", f"codex is signed in ({home / 'auth.json'})")
-    if env.get("OPENAI_API_KEY"):
-        return Finding(
-            "credentials",
-            "todo",
-            "OPENAI_API_KEY is set, which codex exec does not read",
-            "printenv OPENAI_API_KEY | codex login --with-api-key",
-        )
     return Finding(
         "credentials",
         "todo",
-        f"neither CODEX_API_KEY nor a log-in in {home}",
+        f"neither CODEX_API_KEY, nor OPENAI_API_KEY, nor a log-in in {home}",
         "codex login, or export CODEX_API_KEY=…; cody demo needs neither",
     )
 
@@ -140,7 +138,12 @@ async def server(settings: Settings) -> Finding:
         return Finding("server", "ok", f"answers at {url}")
     if settings.url is not None:
         return Finding("server", "fail", f"nothing answers at {settings.url} (CODY_URL)", "start it, or unset CODY_URL")
-    return Finding("server", "ok", "none is running; cody run starts one")
+    if port_is_free(settings):
+        return Finding("server", "ok", "none is running; cody run starts one")
+    taken = f"none is running, and another program has port {settings.port} of {settings.host}"
+    if settings.port == DEFAULT_PORT:
+        return Finding("server", "ok", f"{taken}: cody run starts one on another port (cody serve needs --port)")
+    return Finding("server", "fail", taken, "stop that program, or choose another port with CODY_PORT (0: any)")
 
 
 def state_folder(folder: Path) -> Finding:
@@ -177,12 +180,17 @@ def disk(folder: Path) -> Finding:
     return Finding("disk", "ok", found)
 
 
-def git() -> Finding:
-    """git, which agents work with."""
+def git(working_dir: Path) -> Finding:
+    """git, which agents work with, and whether it knows the folder."""
     answer = run_probe(["git", "--version"], timeout_s=PROBE_S)
-    if answer.ok:
-        return Finding("git", "ok", answer.stdout.strip())
-    return Finding("git", "todo", f"git does not run ({answer.said}): agents work without history", "apt install git")
+    if not answer.ok:
+        what = f"git does not run ({answer.said}): agents work without history"
+        return Finding("git", "todo", what, "apt install git")
+    inside = ["git", "-C", str(working_dir), "rev-parse", "--is-inside-work-tree"]
+    if working_dir.is_dir() and not run_probe(inside, timeout_s=PROBE_S).ok:
+        what = f"{working_dir} is not in a git repository: what an agent changes there can't be compared or taken back"
+        return Finding("git", "todo", what, f"git init {shlex.quote(str(working_dir))}")
+    return Finding("git", "ok", answer.stdout.strip())
 
 
 def harness_folder(working_dir: Path) -> Finding:
@@ -194,6 +202,11 @@ def harness_folder(working_dir: Path) -> Finding:
         return Finding("epic", "todo", f"{working_dir} has no .cody-harness/current-epic", f"cody init {working_dir}")
     if not _has_content(epic / "prompt.md"):
         return Finding("epic", "todo", f"{epic / 'prompt.md'} says nothing", "write there what is to be done")
+    if _is_template(epic / "prompt.md"):
+        what = f"{epic / 'prompt.md'} is as `cody init` made it"
+        return Finding(
+            "epic", "todo", what, "write there what is to be done, for whom, and how one can tell that it is"
+        )
     return Finding("epic", "ok", f"{epic}")
 
 
@@ -215,6 +228,14 @@ def _own_provider(config: Path) -> tuple[str, str | None] | None:
     if provider.get("requires_openai_auth") is True:
         return None
     return str(name), variable if isinstance(variable, str) else None
+
+
+def _is_template(mission: Path) -> bool:
+    template = files("harness").joinpath("templates", "prompt.md").read_bytes()
+    try:
+        return mission.read_bytes().strip() == template.strip()
+    except OSError:
+        return False
 
 
 def _has_content(path: Path) -> bool:

@@ -24,8 +24,8 @@ def check_allowed(config: RunConfig, settings: Settings) -> None:
     if not is_inside(config.working_dir, settings.workspace_roots):
         roots = ", ".join(str(root) for root in settings.workspace_roots)
         raise Forbidden(
-            f"config.workingDir is not inside a folder that Cody may work in here ({roots}): start it with "
-            "--workspace-root DIR (or CODY_WORKSPACE_ROOTS) for others",
+            f"config.workingDir {config.working_dir} is not inside a folder that Cody may work in here ({roots}): start it "
+            "for this folder too, with --workspace-root (CODY_WORKSPACE_ROOTS)",
             details={"field": "config.workingDir"},
         )
 

@@ -105,6 +105,8 @@ class Pages:
         """
         key = (run_id, size, (seq or 0) // size)
         found = self._look_up(key, cursor_id, seq)
+        if found is not None and seq is None and not await self._is_oldest(run_id, found[0]):
+            found = None
         if found is None:
             # A reader that goes must not take the page from the others that wait for it.
             page = await asyncio.shield(self._begin(key, cursor_id, seq))
@@ -124,6 +126,11 @@ class Pages:
             self._reading[key, cursor_id] = reading
             reading.add_done_callback(lambda done: self._has_read((key, cursor_id), done))
         return reading
+
+    async def _is_oldest(self, run_id: str, page: Batch) -> bool:
+        """Whether the page still begins with the oldest event that is kept: who asks for that must not get older ones."""
+        oldest = await events.first(self._redis, run_id)
+        return oldest is not None and oldest.id == page.frames[0].id
 
     def forget(self, run_id: str) -> None:
         """Redis has lost events of this run."""

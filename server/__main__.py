@@ -29,6 +29,12 @@ log = get_logger()
 BROKEN = 1
 WRONG_USAGE = 2
 MAX_PORT = 65_535
+EXAMPLES = """\
+examples:
+  cody serve
+  cody serve --workspace-root ~/src --workspace-root /srv/shop
+  cody serve --port 0 --idle-exit 300
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +67,7 @@ def _reason(error: Exception) -> str:
         case CodyError():
             return error.message
         case OSError(filename=str() as filename):
-            return f"{filename}: {error.strerror}"
+            return f"{filename}: {error.strerror} (for another state folder: --state-dir, or CODY_STATE_DIR)"
         case _:
             log.error("server.broke", exc_info=error)
             return f"unexpected error: {type(error).__name__}: {error}"
@@ -79,8 +85,14 @@ class _Parser(argparse.ArgumentParser):
 
 def flags_of(arguments: Sequence[str] | None) -> dict[str, Any]:
     """The flags as `load_settings` takes them: None where one was not given. Wrong usage ends the process."""
-    parser = _Parser(prog="cody serve", description="Cody's HTTP server.", allow_abbrev=False)
-    parser.add_argument("--host", help="loopback address to listen on (127.0.0.1)")
+    parser = _Parser(
+        prog="cody serve",
+        description="Cody's HTTP server.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--host", help="address to listen on (127.0.0.1); any but loopback needs --allow-remote")
     parser.add_argument("--port", type=_port, help="0 = any free one (8899)")
     parser.add_argument("--state-dir", type=Path, metavar="DIR", help="where Cody keeps everything")
     parser.add_argument(
@@ -90,6 +102,19 @@ def flags_of(arguments: Sequence[str] | None) -> dict[str, Any]:
         action="append",
         metavar="DIR",
         help="folder that runs may work in; may be given several times (default: the current folder)",
+    )
+    parser.add_argument(
+        "--allow-remote",
+        action="store_true",
+        default=None,
+        help="allow a --host that other machines can reach: plain HTTP, so only behind a proxy or in a network of your own",
+    )
+    parser.add_argument(
+        "--allowed-host",
+        dest="allowed_hosts",
+        action="append",
+        metavar="NAME",
+        help="a name that others reach the server by: NAME, NAME:PORT, or https://NAME behind a proxy; several times",
     )
     parser.add_argument(
         "--allow-danger", action="store_true", default=None, help="allow runs with sandbox danger-full-access"
@@ -109,6 +134,8 @@ def flags_of(arguments: Sequence[str] | None) -> dict[str, Any]:
     found = vars(parser.parse_args(arguments))
     if found["workspace_roots"] is not None:
         found["workspace_roots"] = tuple(found["workspace_roots"])
+    if found["allowed_hosts"] is not None:
+        found["allowed_hosts"] = tuple(found["allowed_hosts"])
     return found
 
 

@@ -13,14 +13,14 @@ from cody.errors import Forbidden
 from cody.tokens import TokenStore
 from server import operations
 from server.audit import AuditLog
-from server.audited import entry_of
+from server.audited import ASKED_FOR, entry_of
 from server.auth import LINK_LIFETIME_S, SESSION, SESSION_LIFETIME_S, Sessions, caller_of, session_cookie
 from server.body import json_body, optional_json_body
 from server.grants import Grants
-from server.guards import Site
 from server.problems import MethodNotAllowed, invalid_fields
 from server.query import Query, text, whole_number
 from server.routes import Endpoint, json_answer
+from server.site import Site
 
 TOKENS = "/api/tokens"
 TOKEN = f"{TOKENS}/{{name}}"
@@ -54,7 +54,8 @@ class AccessEndpoints:
         if caller.name.startswith(SESSION):
             raise Forbidden("a browser's session can't make links, which would outlive it: use `cody dashboard`")
         code = self._sessions.link(caller)
-        answer = LinkAnswer(url=f"{self._site.url}/enter?code={code}", valid_for_sec=int(LINK_LIFETIME_S))
+        url = self._site.url_for(request.scope["headers"])
+        answer = LinkAnswer(url=f"{url}/enter?code={code}", valid_for_sec=int(LINK_LIFETIME_S))
         return json_answer(answer, 201)
 
     async def enter(self, request: Request, query: Query) -> Response:
@@ -66,7 +67,7 @@ class AccessEndpoints:
             raise invalid_fields([("code", "is required")])
         value, caller = self._sessions.enter(text(query, "code") or "")
         self._audit.add(entry_of(request.scope, caller, 303))
-        return RedirectResponse("/", 303, {"set-cookie": self._cookie(value, int(SESSION_LIFETIME_S))})
+        return RedirectResponse("/", 303, {"set-cookie": self._cookie(request, value, int(SESSION_LIFETIME_S))})
 
     async def leave(self, request: Request, query: Query) -> Response:
         """End the browser's session."""
@@ -75,13 +76,15 @@ class AccessEndpoints:
         if value is not None:
             self._sessions.leave(value)
             self._grants.check()
-        return Response(status_code=204, headers={"set-cookie": self._cookie("", 0)})
+        return Response(status_code=204, headers={"set-cookie": self._cookie(request, "", 0)})
 
-    def _cookie(self, value: str, max_age_s: int) -> str:
+    def _cookie(self, request: Request, value: str, max_age_s: int) -> str:
         cookie: SimpleCookie = SimpleCookie()
         cookie[self._sessions.cookie_name] = value
         made = cookie[self._sessions.cookie_name]
         made["path"], made["httponly"], made["samesite"], made["max-age"] = "/", True, "Strict", max_age_s
+        # By the name that the browser used: a cookie for https must not go out in the clear, and one for http can't have it.
+        made["secure"] = self._site.url_for(request.scope["headers"]).startswith("https://")
         return made.OutputString()
 
     async def list_tokens(self, request: Request, query: Query) -> Response:
@@ -90,6 +93,7 @@ class AccessEndpoints:
 
     async def create(self, request: Request, query: Query) -> Response:
         asked = await json_body(request, CreateTokenRequest)
+        request.scope["state"][ASKED_FOR] = asked.name
         value = await asyncio.to_thread(self._tokens.create, asked.name, asked.scope)
         return json_answer(NewToken(name=asked.name, scope=asked.scope, token=value), 201)
 

@@ -15,7 +15,7 @@ from server.audited import Audited
 from server.auth import Gate, Sessions
 from server.boundary import Boundary
 from server.grants import Grants
-from server.guards import Guard, Site
+from server.guards import Guard
 from server.health import HealthEndpoints
 from server.kept_sessions import SessionFile
 from server.limits import Limits
@@ -25,6 +25,7 @@ from server.responses import ResponseEndpoints
 from server.routes import Endpoint, router
 from server.runs import RunEndpoints
 from server.search import SearchEndpoints
+from server.site import Site
 from server.static_files import StaticEndpoints
 from server.streams import OpenStreams
 from server.sync import SyncEndpoints

@@ -16,6 +16,9 @@ from server.auth import SAFE_METHODS, caller_of
 from server.problems import printable, problem_of
 from server.routes import Endpoint
 
+ASKED_FOR = "asked_for"
+"""In a request's state: the name of a token that was asked for in the body, once that was checked."""
+
 
 class Audited:
     """ASGI middleware behind the gate."""
@@ -28,24 +31,27 @@ class Audited:
         if scope["method"] in SAFE_METHODS or "caller" not in scope["state"]:
             await self._app(scope, receive, send)
             return
-        status = 500
-        made: str | None = None
+        status: int | None = None
 
         async def watched(message: Message) -> None:
-            nonlocal status, made
+            nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 made = _run_in(dict(message["headers"]).get(b"location", b""))
+                # Before the answer: who has it finds the change in the log.
+                self._audit.add(entry_of(scope, caller_of(scope), message["status"], run_id=made))
             await send(message)
 
+        refused = 500
         try:
             await self._app(scope, receive, watched)
         except (CodyError, HTTPException) as error:
             problem = problem_of(error)
-            status = problem.status if problem else 500
+            refused = problem.status if problem else refused
             raise
         finally:
-            self._audit.add(entry_of(scope, caller_of(scope), status, run_id=made))
+            if status is None:
+                self._audit.add(entry_of(scope, caller_of(scope), refused))
 
 
 def _run_in(location: bytes) -> str | None:
@@ -58,7 +64,7 @@ def entry_of(scope: Scope, caller: Caller, status: int, *, run_id: str | None = 
     endpoint, path = scope.get("endpoint"), scope.get("path_params", {})
     route = endpoint.path if isinstance(endpoint, Endpoint) else "(none)"
     run_id = run_id or path.get("run_id")
-    token = path.get("name")
+    token = path.get("name") or scope["state"].get(ASKED_FOR)
     return AuditEntry(
         ts=utc_text(time.time_ns() // 1_000_000),
         who=caller.name,

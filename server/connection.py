@@ -23,6 +23,7 @@ MAX_MESSAGE_BYTES = 16 << 20
 REQUEST_DEADLINE_S = 30.0
 """From a connection's begin, or a request's first byte, to the request's last: a client on the same machine needs no time.
 Without it, one that sends a byte now and then holds its connection, and what was read of its body, for ever."""
+MAX_CONNECTIONS = 60_000
 
 
 class Connection(Protocol):
@@ -72,7 +73,12 @@ class ServerConfig(uvicorn.Config):
     """uvicorn's settings as Cody needs them; `on_connections` hears how many connections are open after each change."""
 
     def __init__(
-        self, app: Any, *, on_connections: Callable[[int], None], request_deadline_s: float = REQUEST_DEADLINE_S
+        self,
+        app: Any,
+        *,
+        on_connections: Callable[[int], None],
+        request_deadline_s: float = REQUEST_DEADLINE_S,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         super().__init__(
             app,
@@ -87,6 +93,7 @@ class ServerConfig(uvicorn.Config):
         )
         self.on_connections = on_connections
         self.request_deadline_s = request_deadline_s
+        self.max_connections = max_connections
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -139,6 +146,10 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = LeanFlow(transport)  # type: ignore[assignment]
+        if len(self.connections) > self.config.max_connections:
+            # Each is an open file: strangers could take those that agents and Redis need.
+            self.transport.abort()
+            return
         self._begin_deadline()
         self.config.on_connections(len(self.connections))
 

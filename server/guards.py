@@ -7,14 +7,10 @@ show: in the `Origin` that the browser adds, and in the `Host`, which is then a 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from cody.errors import Forbidden
-
-HTTP_PORT = 80
+from server.site import Site
 
 SECURITY_HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (b"x-content-type-options", b"nosniff"),
@@ -31,39 +27,6 @@ def with_security(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, b
     """An answer's headers with those that every answer has; what it has of them itself stays."""
     own = {name.lower() for name, _ in headers}
     return [*headers, *(pair for pair in (*SECURITY_HEADERS, NO_STORE) if pair[0] not in own)]
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where the server is reached."""
-
-    host: str
-    """The bound address, an IPv6 one without brackets."""
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://{_in_url(self.host)}:{self.port}"
-
-    @cached_property
-    def hosts(self) -> frozenset[str]:
-        """The values of a Host header that mean this server."""
-        names = {"127.0.0.1", "localhost", "[::1]", _in_url(self.host)}
-        with_port = {f"{name}:{self.port}" for name in names}
-        return frozenset(with_port | names if self.port == HTTP_PORT else with_port)
-
-    def check(self, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Raises Forbidden unless the request is meant for this server and comes from no foreign page."""
-        hosts = [value.decode("latin-1").lower() for name, value in headers if name == b"host"]
-        if len(hosts) != 1 or hosts[0] not in self.hosts:
-            raise Forbidden(f"the Host header does not name this server: use {self.url}")
-        origins = [value.decode("latin-1") for name, value in headers if name == b"origin"]
-        if origins and origins != [f"http://{hosts[0]}"]:
-            raise Forbidden("requests from pages of another origin are refused")
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
 
 
 class Guard:

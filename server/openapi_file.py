@@ -9,8 +9,8 @@ from pathlib import Path
 from cody.settings import Settings
 from harness.service import RunService
 from server.app import parts_of, table_of
-from server.guards import Site
 from server.openapi import text_of
+from server.site import Site
 from server.streams import OpenStreams
 
 FILE = Path("docs/openapi.json")

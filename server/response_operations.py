@@ -9,7 +9,7 @@ _POSITION = {"type": "string", "pattern": STREAM_POSITION}
 
 SUBMIT = Operation(
     "submit",
-    "Ask a model; its answer is a Response that is made in the background.",
+    "Ask a model; its answer is a Response that is made in the background. Tools that are named are carried out by Cody.",
     {202: Answer("The Response has begun.", submit.SubmitAnswer, links=("getResponse", "abortResponse"))},
     body=submit.SubmitRequest,
 )
@@ -58,7 +58,7 @@ THREADS = Operation(
 )
 THREAD = Operation(
     "getThread",
-    "The Responses of a thread, oldest first.",
-    {200: Answer("All of them.", submit.ThreadAnswer)},
+    "The Responses of a thread, oldest first; of a long one the newest 1,000 (the export has all).",
+    {200: Answer("The thread.", submit.ThreadAnswer)},
     errors=(404,),
 )

@@ -13,11 +13,18 @@ from cody.settings import Settings
 from harness.service import RunService
 from server.app import Parts, build_app, parts_of
 from server.connection import ServerConfig
-from server.guards import Site
 from server.http import HttpServer
 from server.idle import IdleExit
-from server.listening import allow_many_open_files, bound_socket, loopback_address, port_error
+from server.listening import (
+    address_to_bind,
+    allow_many_open_files,
+    bound_socket,
+    connections_at_most,
+    is_loopback,
+    port_error,
+)
 from server.ready import ServerFile, say_ready
+from server.site import AllowedHost, Site
 from server.stop import StopSignals
 from server.streams import OpenStreams
 
@@ -33,14 +40,15 @@ LAST_RESORT_S = 10.0
 async def serve(settings: Settings, stop: StopSignals) -> None:
     """Serve until told to stop, or until nobody needs the server. Raises CodyError and OSError when it can't start."""
     stop.begin()
-    allow_many_open_files()
-    address = loopback_address(settings.host)
+    max_connections = connections_at_most(allow_many_open_files())
+    address = address_to_bind(settings.host, allow_remote=settings.allow_remote)
+    allowed = tuple(AllowedHost.parse(one) for one in settings.allowed_hosts)
     bound = bound_socket(address, settings.port)
-    site = Site(address, bound.getsockname()[1])
+    site = Site(address, bound.getsockname()[1], allowed)
     server_file = ServerFile(settings.server_file)
     try:
         async with RunService.open(settings) as service:
-            await _serve_site(settings, stop, service, site, bound, server_file)
+            await _serve_site(settings, stop, service, site, bound, server_file, max_connections)
     except asyncio.CancelledError:
         if not stop.heard:
             raise
@@ -57,6 +65,7 @@ async def _serve_site(
     site: Site,
     bound: socket.socket,
     server_file: ServerFile,
+    max_connections: int,
 ) -> None:
     streams = OpenStreams(service, keepalive_s=settings.sse_keepalive_s)
     idle = _idle_exit(settings, service, stop)
@@ -64,6 +73,7 @@ async def _serve_site(
     config = ServerConfig(
         build_app(service, site, streams, settings, parts),
         on_connections=idle.connections if idle else lambda count: None,
+        max_connections=max_connections,
     )
     watching = _running(streams, parts, settings.sse_keepalive_s)
     async with watching, parts.sync, _serving(HttpServer(config), bound, site) as (server, serving):
@@ -71,6 +81,8 @@ async def _serve_site(
         stop.started()
         say_ready(site.url)
         log.info("server.ready", url=site.url)
+        if not is_loopback(site.host):
+            log.warning("server.open_to_the_network", address=site.host, port=site.port, hosts=sorted(site.origins))
         if idle:
             idle.connections(0)
         await _first_of(serving, stop.wait())

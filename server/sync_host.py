@@ -11,7 +11,8 @@ from structlog import get_logger
 
 from cody.errors import CodyError, NotFound
 from cody.settings import Settings
-from cody.sync.policy import Policy
+from cody.sync.errors import SyncError
+from cody.sync.policy import KEEP_S, Policy
 from cody.sync.wire import MAX_CHUNK_BYTES
 from harness.service import RunService
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 log = get_logger()
 
 DEFAULT_FILE = "sync.sqlite3"
+PRUNE_EVERY_S = 3600.0
 
 
 class SyncHost:
@@ -33,13 +35,18 @@ class SyncHost:
         state_dir: Path,
         archive: Callable[[], Awaitable[Archive]],
         is_ours: Callable[[str], Awaitable[bool]],
+        *,
+        keep_s: float = KEEP_S,
+        prune_every_s: float = PRUNE_EVERY_S,
     ) -> None:
-        """`archive` takes in what arrives; `is_ours`: whether a run lives in this server's Redis."""
+        """`archive` takes in what arrives; `is_ours`: whether a run is this server's own. `keep_s`: see Policy."""
         self._file = state_dir / DEFAULT_FILE
         self._is_own_file = database_url is None
         self._url = database_url or f"sqlite:///{self._file}"
         self._archive = archive
         self._is_ours = is_ours
+        self._policy = Policy(max_chunk_bytes=MAX_CHUNK_BYTES, keep_s=keep_s)
+        self._prune_every_s = prune_every_s
         self._adapter: SqlAdapter | None = None
         self._opening = asyncio.Lock()
         self._opened = asyncio.Event()
@@ -55,15 +62,22 @@ class SyncHost:
                 return False
             return True
 
-        return cls(settings.database_url, settings.state_dir, lambda: service.pipeline.archive(), is_ours)
+        return cls(
+            *(settings.database_url, settings.state_dir, lambda: service.pipeline.archive(), is_ours),
+            keep_s=settings.sync_keep_s,
+        )
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._take_in(), name="sync-arrivals")
+        self._tasks = [
+            asyncio.create_task(self._take_in(), name="sync-arrivals"),
+            asyncio.create_task(self._prune(), name="sync-retention"),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)
         if self._adapter is not None:
             await self._adapter.aclose()
 
@@ -74,7 +88,7 @@ class SyncHost:
                 # Here, not above: most servers are never synced with, and start faster without.
                 from cody.sync.adapters.sql import SqlAdapter
 
-                adapter = SqlAdapter(self._url, policy=Policy(max_chunk_bytes=MAX_CHUNK_BYTES))
+                adapter = SqlAdapter(self._url, policy=self._policy)
                 self._adapter = await adapter.__aenter__()
                 self._opened.set()
                 log.info("sync.opened")
@@ -95,3 +109,15 @@ class SyncHost:
                 log.warning("arrivals.waiting", error=error.message)
                 await asyncio.sleep(LOOK_EVERY_S)
         await Arrivals(await self.engine(), archive, self._is_ours).run()
+
+    async def _prune(self) -> None:
+        """Drop what was abandoned, for as long as somebody syncs here; a database that is away is asked again later."""
+        await self._opened.wait()
+        while True:
+            try:
+                count = await (await self.engine()).prune()
+                if count:
+                    log.info("sync.pruned", sources=count)
+            except SyncError as error:
+                log.warning("sync.not_pruned", error=error.message)
+            await asyncio.sleep(self._prune_every_s)

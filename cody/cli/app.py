@@ -17,13 +17,14 @@ from cody.cli import (
     access_commands,
     exits,
     look_commands,
+    passed_on,
     pipeline_commands,
     run_command,
     steer_commands,
+    stop_command,
     sync_commands,
 )
-from cody.cli.invoke import RootOptions, root_options
-from cody.cli.processes import become
+from cody.cli.invoke import RootOptions
 
 EXAMPLES = """\
 Examples:
@@ -34,6 +35,9 @@ Examples:
   cody runs                               what runs, and what ran
   cody watch 3f9a                         look at a run again, by the start of its id
   cody demo                               see it work, with no key and no network
+
+`cody run` starts a local server when none answers, which ends after five idle minutes; a command that looks at runs or
+steers them starts it again. `cody stop` ends it.
 """
 EXIT_CODES = "Exit codes:\n\n\b\n" + "\n".join(f"  {code:<5}{words}" for code, words in exits.MEANING.items())
 
@@ -47,8 +51,6 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def _print_version(wanted: bool) -> None:
@@ -74,46 +76,9 @@ def root(
     ctx.obj = RootOptions(url, state_dir)
 
 
-def _pass_on(ctx: typer.Context, command: str) -> None:
-    options = root_options(ctx)
-    env = {} if options.state_dir is None else {"CODY_STATE_DIR": str(options.state_dir)}
-    env |= {} if options.url is None else {"CODY_URL": options.url}
-    become(command, ctx.args, env)
-
-
-@app.command(context_settings=PASS_ON, add_help_option=False)
-def init(ctx: typer.Context) -> None:
-    """Make the .cody-harness folder of a repository."""
-    _pass_on(ctx, "init")
-
-
-@app.command(context_settings=PASS_ON, add_help_option=False)
-def doctor(ctx: typer.Context) -> None:
-    """Check what Cody needs on this machine, and say what mends it."""
-    _pass_on(ctx, "doctor")
-
-
-@app.command(context_settings=PASS_ON, add_help_option=False)
-def prompt(ctx: typer.Context) -> None:
-    """Print the prompt that the next turn would get; start nothing."""
-    _pass_on(ctx, "prompt")
-
-
-app.command(epilog=run_command.EXAMPLES)(run_command.run)
-
-
-@app.command(context_settings=PASS_ON, add_help_option=False)
-def serve(ctx: typer.Context) -> None:
-    """Run the server in the foreground."""
-    _pass_on(ctx, "serve")
-
-
-@app.command(context_settings=PASS_ON, add_help_option=False)
-def worker(ctx: typer.Context) -> None:
-    """Work on runs of a shared Redis; serve nobody."""
-    _pass_on(ctx, "worker")
-
-
+passed_on.add(app, passed_on.init, passed_on.doctor, passed_on.prompt)
+app.command(cls=run_command.RunCommand, epilog=run_command.EXAMPLES)(run_command.run)
+passed_on.add(app, passed_on.serve, passed_on.worker)
 app.command(epilog=look_commands.RUNS_EXAMPLES)(look_commands.runs)
 app.command(epilog=look_commands.SHOW_EXAMPLES)(look_commands.show)
 app.command(epilog=look_commands.WATCH_EXAMPLES)(look_commands.watch)
@@ -121,6 +86,7 @@ app.command(epilog=look_commands.LOGS_EXAMPLES)(look_commands.logs)
 app.command(epilog=steer_commands.PAUSE_EXAMPLES)(steer_commands.pause)
 app.command(epilog=steer_commands.RESUME_EXAMPLES)(steer_commands.resume)
 app.command(epilog=steer_commands.CANCEL_EXAMPLES)(steer_commands.cancel)
+app.command(epilog=stop_command.EXAMPLES)(stop_command.stop)
 app.command(epilog=access_commands.DASHBOARD_EXAMPLES)(access_commands.dashboard)
 app.command(epilog=access_commands.AUDIT_EXAMPLES)(access_commands.audit)
 app.add_typer(access_commands.token, name="token")
@@ -132,16 +98,7 @@ app.add_typer(pipeline_commands.projector)
 app.add_typer(sync_commands.sync_app)
 
 
-@app.command(context_settings=PASS_ON, add_help_option=False)
-def demo(ctx: typer.Context) -> None:
-    """A run of three turns on a scratch project; needs no key."""
-    _pass_on(ctx, "demo")
-
-
-@app.command(context_settings=PASS_ON, add_help_option=False)
-def replay(ctx: typer.Context) -> None:
-    """Play recorded model answers to agents: serve, list, record."""
-    _pass_on(ctx, "replay")
+passed_on.add(app, passed_on.demo, passed_on.replay)
 
 
 @app.command()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 
 from cody.cli import exits
-from cody.errors import CodyError
+from cody.errors import CodyError, ConfigurationError
 
 if TYPE_CHECKING:
     from cody.settings import Settings
@@ -49,14 +49,20 @@ def finish(work: Coroutine[Any, Any, int | None]) -> NoReturn:
         code = asyncio.run(work)
     except CodyError as error:
         fail(error)
+    except BrokenPipeError:
+        raise  # `cody runs | head`: click ends the command without a word
+    except OSError as error:
+        named = f"{error.filename}: " if error.filename else ""
+        fail(ConfigurationError(f"{named}{error.strerror or error}"))
     raise typer.Exit(code or exits.OK)
 
 
 def fail(error: CodyError) -> NoReturn:
     """Say what failed, and end with the exit code for it."""
     from cody.cli.untrusted import safe
+    from cody.cli.wording import in_options
 
-    print(f"cody: {safe(error.message)}", file=sys.stderr)
+    print(f"cody: {safe(in_options(error.message))}", file=sys.stderr)
     raise typer.Exit(exits.of_error(error))
 
 

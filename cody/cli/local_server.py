@@ -7,6 +7,7 @@ the server is no child for long: it goes on when the command has ended, and ends
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import socket
@@ -19,6 +20,7 @@ from typing import IO, BinaryIO
 
 from rich.console import Console
 
+from cody.cli.known_roots import KnownRoots, keep_roots, read_roots, usable
 from cody.cli.processes import module_command, module_environment
 from cody.client import ServerUnreachable, find_server
 from cody.errors import ConfigurationError
@@ -37,7 +39,8 @@ TAIL_LINES = 15
 async def ensure_server(settings: Settings, console: Console, working_dir: Path) -> str:
     """The URL of a server that answers: the one that runs, or a new one, which this waits for.
 
-    A new one works in all of the user's home folder when `working_dir` is inside, else in `working_dir` only.
+    A new one works in all of the user's home folder when `working_dir` is inside, else in `working_dir`; and wherever
+    the ones before it did.
 
     Raises ServerUnreachable: with the end of the new server's log when it could not be started, and when CODY_URL names
     a server that does not answer. `console` gets a line while there is something to wait for.
@@ -48,13 +51,48 @@ async def ensure_server(settings: Settings, console: Console, working_dir: Path)
         raise ServerUnreachable(
             f"no Cody server answers at {settings.url}: start it, or unset CODY_URL to use one on this machine"
         )
+    roots = [*read_roots(settings.state_dir).roots, workspace_root(working_dir, Path.home())]
+    return await _find_or_start(settings, roots, console)
+
+
+async def wake_server(settings: Settings) -> str:
+    """The URL of a server for runs that there are already: it is started again, as `cody run` had done, when it has ended.
+
+    Raises ServerUnreachable where that would start what nobody asked for: there is no run, the server was another kind,
+    or it was stopped in the midst of runs.
+    """
+    if settings.url is not None:
+        raise ServerUnreachable(
+            f"no Cody server answers at {settings.url}: start it there, or correct or unset CODY_URL (--url)"
+        )
+    folder = settings.state_dir
+    if not (folder / "redis").is_dir() and not (folder / "archive.sqlite3").is_file():
+        raise ServerUnreachable(f"no runs yet, and no server: `cody run` starts both. The state folder is {folder}")
+    known = read_roots(folder)
+    if known.asleep:
+        raise ServerUnreachable(
+            f"the server of {folder} was stopped while it had runs to work on. It goes on with them once `cody run` or "
+            "`cody serve` starts it again"
+        )
+    if not known.roots and not settings.workspace_roots:
+        raise ServerUnreachable(
+            f"no Cody server answers for {folder}, and it was started by hand the last time: start it again with "
+            "`cody serve`, or just `cody run`"
+        )
+    return await _find_or_start(settings, known.roots, None)
+
+
+async def _find_or_start(settings: Settings, roots: Sequence[Path], console: Console | None) -> str:
     try:
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with _only_one(settings.state_dir / "server.start"):
+            # Another command may have started it while this one waited.
+            return await find_server(settings) or await _start(settings, roots, console)
     except OSError as error:
-        raise ConfigurationError(f"the state folder {settings.state_dir} can't be made: {error}") from error
-    async with _only_one(settings.state_dir / "server.start"):
-        # Another command may have started it while this one waited.
-        return await find_server(settings) or await _start(settings, console, working_dir)
+        raise ConfigurationError(
+            f"the state folder {settings.state_dir} can't be used ({error.strerror or error}): choose another with "
+            "CODY_STATE_DIR (--state-dir), or make it a folder that you may write to"
+        ) from error
 
 
 @asynccontextmanager
@@ -70,14 +108,17 @@ async def _only_one(path: Path) -> AsyncIterator[None]:
         yield
 
 
-async def _start(settings: Settings, console: Console, working_dir: Path) -> str:
+async def _start(settings: Settings, roots: Sequence[Path], console: Console | None) -> str:
     log_path = settings.state_dir / LOG_NAME
-    console.print(f"no server is running: starting one (log: {log_path})", style="dim", soft_wrap=True)
+    if console is not None:
+        console.print(f"no server is running: starting one (log: {log_path})", style="dim", soft_wrap=True)
     flags = ["--port", str(_port(settings)), "--idle-exit", str(IDLE_EXIT_S)]
+    kept = usable(roots)
     if not settings.workspace_roots:
-        # Without it the server would take its own current folder: the state folder.
-        flags.append(f"--workspace-root={workspace_root(working_dir, Path.home())}")
+        # Without any the server would take its own current folder: the state folder.
+        flags += [f"--workspace-root={root}" for root in kept]
     started = await start_server(settings, *flags)
+    keep_roots(settings.state_dir, KnownRoots(pid=started.process.pid, roots=kept))
     return started.url
 
 
@@ -140,17 +181,31 @@ def _spawn(
 
 
 def _port(settings: Settings) -> int:
-    """The port of the settings; any free one when that is the default and something else has taken it."""
-    if settings.port != DEFAULT_PORT:
+    """The port of the settings; any free one when that is the default and something else has taken it.
+
+    Raises ServerUnreachable for a chosen one that is taken.
+    """
+    if port_is_free(settings):
         return settings.port
+    if settings.port != DEFAULT_PORT:
+        raise ServerUnreachable(
+            f"port {settings.port} on {settings.host} is taken by another program, so no server can be started there: "
+            "stop that program, or choose another port with CODY_PORT (0: any free one)"
+        )
+    return 0
+
+
+def port_is_free(settings: Settings) -> bool:
+    """Whether a server could listen where the settings say."""
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((settings.host, settings.port))
-        except OSError:
-            return 0
-    return settings.port
+        except OSError as error:
+            # Anything else (a host that is no address) the server itself tells better.
+            return error.errno != errno.EADDRINUSE
+    return True
 
 
 async def _first_line(stdout: IO[bytes]) -> str:

@@ -9,9 +9,10 @@ from contextlib import aclosing
 from datetime import UTC, datetime
 
 from cody.cli import exits
+from cody.cli.patience import Patience
 from cody.cli.run_ids import find_run_id
 from cody.cli.running import connect, watch_run, where_output_is
-from cody.cli.tables import ID_CHARS, runs_table, snapshot_table, turns_table
+from cody.cli.tables import ID_CHARS, run_text, runs_table, turns_table
 from cody.cli.terminal import print_json, print_table, stderr_console, stdout_console
 from cody.cli.untrusted import one_line, safe
 from cody.client import CodyClient, find_server, token_for
@@ -47,7 +48,7 @@ async def list_runs(
         print_json(RunPage(runs=found, next_cursor=page.next_cursor))
         return
     if found:
-        print_table(stdout_console(), runs_table(found, datetime.now(UTC)))
+        print_table(stdout_console(), runs_table(found, datetime.now(UTC), stdout_console().width))
     else:
         stderr_console().print("no runs" + (" like that" if status or epic else " yet: start one with `cody run`"))
     if page.next_cursor is not None:
@@ -64,10 +65,10 @@ async def show_run(settings: Settings, given: str, *, json: bool) -> None:
         print_json({"run": snapshot, "turns": turns})
         return
     console = stdout_console()
-    print_table(console, snapshot_table(snapshot, where_output_is(settings, snapshot)))
+    console.print(run_text(snapshot, where_output_is(settings, snapshot)), soft_wrap=True)
     if turns:
         console.print()
-        print_table(console, turns_table(turns))
+        print_table(console, turns_table(turns, console.width))
 
 
 async def watch_existing(settings: Settings, given: str, *, from_: str, json: bool) -> int:
@@ -81,19 +82,25 @@ async def print_output(settings: Settings, given: str, *, turn: int | None, foll
     """Print a turn's output; with `follow` until its end, and without a turn given, to the run's end."""
     async with await connect(settings) as client:
         run_id = await find_run_id(client, given)
-        number = turn or await _latest_turn(client, run_id, wait=follow)
+        patience = Patience(_say_lost) if follow else Patience(_say_lost, give_up_after_s=0.0)
+        number = turn or await _latest_turn(client, patience, run_id, wait=follow)
         while True:
-            await _print_turn(client, run_id, number, follow=follow)
-            following = await _turn_after(client, run_id, number) if follow and turn is None else None
+            await _print_turn(client, patience, run_id, number, follow=follow)
+            following = await _turn_after(client, patience, run_id, number) if follow and turn is None else None
             if following is None:
                 return exits.OK
             number = following
 
 
-async def _latest_turn(client: CodyClient, run_id: str, *, wait: bool) -> int:
+def _say_lost(reason: str | None) -> None:
+    text = "connected again" if reason is None else f"no connection, trying again ({one_line(reason)})"
+    stderr_console().print(text, style="dim", soft_wrap=True)
+
+
+async def _latest_turn(client: CodyClient, patience: Patience, run_id: str, *, wait: bool) -> int:
     while True:
-        snapshot = await client.snapshot(run_id)
-        turns = await client.turns(run_id)
+        snapshot = await patience.of(lambda: client.snapshot(run_id))
+        turns = await patience.of(lambda: client.turns(run_id))
         if turns:
             return turns[-1].turn
         if not wait or snapshot.status in TERMINAL:
@@ -103,27 +110,35 @@ async def _latest_turn(client: CodyClient, run_id: str, *, wait: bool) -> int:
         await asyncio.sleep(FOLLOW_POLL_S)
 
 
-async def _turn_after(client: CodyClient, run_id: str, turn: int) -> int | None:
+async def _turn_after(client: CodyClient, patience: Patience, run_id: str, turn: int) -> int | None:
     """The next turn, waited for; None when the run ends without one."""
     while True:
         # In this order: a turn that began before the end was seen is not missed.
-        ended = (await client.snapshot(run_id)).status in TERMINAL
-        later = [record.turn for record in await client.turns(run_id) if record.turn > turn]
+        ended = (await patience.of(lambda: client.snapshot(run_id))).status in TERMINAL
+        turns = await patience.of(lambda: client.turns(run_id))
+        later = [record.turn for record in turns if record.turn > turn]
         if later or ended:
             return min(later, default=None)
         await asyncio.sleep(FOLLOW_POLL_S)
 
 
-async def _print_turn(client: CodyClient, run_id: str, turn: int, *, follow: bool) -> None:
+async def _print_turn(client: CodyClient, patience: Patience, run_id: str, turn: int, *, follow: bool) -> None:
     out = _Output()
     offset = 0
+
+    async def print_rest() -> None:
+        nonlocal offset
+        try:
+            async with aclosing(client.output(run_id, turn, offset=offset)) as chunks:
+                async for chunk in chunks:
+                    offset += len(chunk)
+                    out.write(chunk)
+        finally:
+            out.flush()
+
     while True:
-        ended = not follow or (await client.turn(run_id, turn)).status != "running"
-        async with aclosing(client.output(run_id, turn, offset=offset)) as chunks:
-            async for chunk in chunks:
-                offset += len(chunk)
-                out.write(chunk)
-        out.flush()
+        ended = not follow or (await patience.of(lambda: client.turn(run_id, turn))).status != "running"
+        await patience.of(print_rest)
         if ended:
             return
         await asyncio.sleep(FOLLOW_POLL_S)

@@ -9,6 +9,7 @@ from rich.text import Text
 from cody.cli.amounts import clock, count, duration, size
 from cody.cli.items import Item, read_item
 from cody.cli.untrusted import last_lines, one_line, safe
+from cody.cli.wording import compact_json, first_sentence, sentences, source_words
 from cody.contracts.run import RunError, TokenUsage
 from cody.contracts.run_events import (
     CompletionDetected,
@@ -46,8 +47,6 @@ FAILED_OUTPUT_LINES = 8
 OPEN_CALLS = 200
 """Calls of tools whose output is awaited; an agent that never answers them must not fill the memory."""
 
-SOURCES = {"stop_file": "the stop file", "log_pattern": "a line of the log", "max_turns": "the limit of turns"}
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -72,6 +71,10 @@ class Seen:
     calls: dict[str, Item] = field(default_factory=dict)
     files: set[tuple[str, str]] = field(default_factory=set)
     """(kind, path) in this turn: the agent and the watcher both report what was written."""
+    turn: int | None = None
+    """The latest one."""
+    error: str | None = None
+    """What the latest turn failed with: the run may fail with the same words."""
 
 
 def rows(event: RunEvent, seen: Seen) -> list[Row]:
@@ -93,6 +96,7 @@ def rows(event: RunEvent, seen: Seen) -> list[Row]:
         case TurnStarted() as body:
             seen.files.clear()
             seen.calls.clear()
+            seen.turn = event.turn
             number = "" if event.turn is None else f" {event.turn}"
             title = Text.assemble((f"turn{number}", "bold cyan"), (f"  pid {body.pid}", "dim"))
             return [Row("", "", Text()), Row(time, "▶", title)]
@@ -102,11 +106,11 @@ def rows(event: RunEvent, seen: Seen) -> list[Row]:
                 return []
             return [Row(time, "▷", Text(f"tests: {one_line(command)}", "dim"))]
         case _:
-            text = _sentence(event)
+            text = _sentence(event, seen)
             return [] if text is None else [Row(time, *text)]
 
 
-def _sentence(event: RunEvent) -> tuple[str, Text] | None:
+def _sentence(event: RunEvent, seen: Seen) -> tuple[str, Text] | None:
     """Mark and text of the events that are one sentence."""
     turn = "the turn" if event.turn is None else f"turn {event.turn}"
     match event.body:
@@ -125,9 +129,10 @@ def _sentence(event: RunEvent) -> tuple[str, Text] | None:
         case RunCancelled(reason=reason):
             return "■", Text(f"cancelled ({one_line(reason)})", "bold yellow")
         case RunCompleted(source=source):
-            return "✔", Text(f"run completed by {SOURCES[source]}", "bold green")
+            how = "ended at" if source == "max_turns" else "completed by"
+            return "✔", Text(f"run {how} {source_words(source, seen.turn)}", "bold green")
         case RunFailed(error=error):
-            return "✘", Text("run failed: ", "bold red").append_text(_error(error))
+            return "✘", Text("run failed: ", "bold red").append_text(_error(error, brief=seen.error == error.message))
         case RunRecovered(fence=fence):
             return "·", Text(f"taken over by another worker (fence {fence})", "yellow")
         case TurnCompleted() as body:
@@ -135,6 +140,7 @@ def _sentence(event: RunEvent) -> tuple[str, Text] | None:
             return "✔", Text.assemble((how, "green"), (_tokens(body.token_usage, " · "), "dim"))
         case TurnFailed() as body:
             how = f"{turn} failed after {duration(body.duration_ms / 1000)}: "
+            seen.error = body.error.message
             return "✘", Text(how, "red").append_text(_error(body.error))
         case TurnInterrupted(reason=reason):
             return "■", Text(f"{turn} was interrupted ({one_line(reason)})", "yellow")
@@ -144,22 +150,27 @@ def _sentence(event: RunEvent) -> tuple[str, Text] | None:
             return "…", Text(shown, "dim")
         case TestRunCompleted() as body:
             return "✔" if body.failed == 0 else "✘", _tests(body)
+        case CompletionDetected(source="max_turns"):
+            return "·", Text(f"{source_words('max_turns', event.turn or seen.turn)} is reached", "dim")
         case CompletionDetected(source=source, line=line):
             quoted = f": {one_line(line)}" if line else ""
-            return "✔", Text(f"{SOURCES[source]} says that the work is done{quoted}", "green")
+            return "✔", Text(f"{source_words(source)} says that the work is done{quoted}", "green")
         case WarningRaised(code=code, message=message):
             return "!", Text(f"{one_line(code)}: {one_line(message, 500)}", "yellow")
         case Custom(name=name, data=data):
-            return "·", Text(f"{one_line(name)} {one_line(str(data))}", "dim")
+            return "·", Text(f"{one_line(name)} {one_line(compact_json(data))}", "dim")
         case TokenUsageReported():
             return None
         case _:
             return "·", Text(event.type, "dim")
 
 
-def _error(error: RunError) -> Text:
+def _error(error: RunError, *, brief: bool = False) -> Text:
+    """Code and message; the agent's last lines below. `brief`: the same was told before."""
+    said, _, below = (first_sentence(error.message) if brief else sentences(error.message)).partition("\n")
     retry = " (trying again may help)" if error.retryable else ""
-    return Text.assemble((one_line(error.code), "bold red"), (f" {one_line(error.message, 800)}{retry}", "red"))
+    text = Text.assemble((f"{one_line(error.code)}:", "bold red"), (f" {said}{retry}", "red"))
+    return text.append(f"\n{below}", "red") if below else text
 
 
 def _tokens(usage: TokenUsage, before: str) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from cody.cli.invoke import finish, misused, settings_of
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
     from cody.contracts.run import StartRunRequest
+    from cody.settings import Settings
 
 # The values of RunConfig, spelled again: importing it would triple the time of `cody --help`. A test compares the two.
 AgentChoice = Literal["codex", "command"]
@@ -33,6 +36,17 @@ Examples:
 
 Ctrl-C asks: leave the run to go on alone, pause it, cancel it, or keep watching; a second Ctrl-C leaves it alone.
 """
+
+
+SEPARATED = "cody.run.separated"
+
+
+class RunCommand(TyperCommand):
+    """Notes whether `--` was given, which the parser drops."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        ctx.meta[SEPARATED] = "--" in args
+        return super().parse_args(ctx, args)
 
 
 def run(
@@ -93,7 +107,11 @@ def run(
     ] = False,
 ) -> None:
     """Start a run and watch it. Starts a server of its own when none answers."""
+    if command and not ctx.meta.get(SEPARATED):
+        # Else a word too many, an epic's name say, would be started as the agent.
+        misused(f"an agent's command stands behind `--`; did you mean: cody run -- {shlex.join(command)}")
     settings = settings_of(ctx)
+    _check_folder(settings, working_dir)
     config: dict[str, Any] = {
         "working_dir": os.path.abspath(working_dir.expanduser()),
         "agent": agent or ("command" if command else "codex"),
@@ -115,6 +133,19 @@ def run(
     from cody.cli.running import start_run
 
     finish(start_run(settings, request, detach=detach, json=as_json))
+
+
+def _check_folder(settings: Settings, working_dir: Path) -> None:
+    """A server on another machine has folders of its own; one on this machine would only say less."""
+    from cody.client.discovery import is_loopback
+
+    if settings.url is not None and not is_loopback(settings.url):
+        return
+    folder = working_dir.expanduser()
+    if not folder.exists():
+        misused(f"--working-dir {working_dir} does not exist")
+    if not folder.is_dir():
+        misused(f"--working-dir {working_dir} is not a folder")
 
 
 def _environment(given: Sequence[str]) -> dict[str, str]:
@@ -155,10 +186,13 @@ OPTIONS = {
 
 def explain(error: ValidationError) -> str:
     """What is wrong, by the names of the options. The error's fields are those of StartRunRequest."""
+    from cody.cli.wording import in_options
+
     problems = []
     for problem in error.errors(include_url=False, include_input=False):
         field = ".".join(str(part) for part in problem["loc"] if part != "config")
         option = next((option for name, option in OPTIONS.items() if field.startswith(name)), None)
         option = option or ("--" + field.partition(".")[0].replace("_", "-") if field else "")
-        problems.append(f"{option}: {problem['msg'].removeprefix('Value error, ')}".removeprefix(": "))
+        words = in_options(problem["msg"].removeprefix("Value error, "))
+        problems.append(f"{option}: {words}".removeprefix(": "))
     return "; ".join(problems)

@@ -7,14 +7,17 @@ from pathlib import Path
 from rich.text import Text
 
 from cody.cli import exits
-from cody.cli.local_server import ensure_server
+from cody.cli.known_roots import read_roots
+from cody.cli.local_server import ensure_server, wake_server
 from cody.cli.screen import make_screen
 from cody.cli.status_bar import status_text
-from cody.cli.tables import snapshot_table
-from cody.cli.terminal import is_interactive, print_json, print_table, stderr_console, stdout_console
+from cody.cli.tables import run_text
+from cody.cli.terminal import is_interactive, print_json, stderr_console, stdout_console
 from cody.cli.watching import Watched, watch
-from cody.client import CodyClient, ServerUnreachable, find_server, token_for
+from cody.client import CodyClient, find_server, token_for
+from cody.client.discovery import read_server_file
 from cody.contracts.run import RunSnapshot, StartRunRequest
+from cody.errors import Forbidden
 from cody.settings import Settings
 
 
@@ -23,7 +26,12 @@ async def start_run(settings: Settings, request: StartRunRequest, *, detach: boo
     errors = stderr_console()
     url = await ensure_server(settings, errors, Path(request.config.working_dir))
     async with CodyClient(url, token=token_for(settings, url)) as client:
-        answer = await client.start(request)
+        try:
+            answer = await client.start(request)
+        except Forbidden as error:
+            if error.details.get("field") != "config.workingDir":
+                raise
+            raise Forbidden(_outside(settings, url, request.config.working_dir), details=error.details) from None
         if detach:
             if json:
                 print_json(answer)
@@ -35,22 +43,37 @@ async def start_run(settings: Settings, request: StartRunRequest, *, detach: boo
         return await watch_run(client, settings, answer.meta, from_="0", json=json)
 
 
+def _outside(settings: Settings, url: str, working_dir: str) -> str:
+    """What to do about a folder that the server may not work in."""
+    written = read_server_file(settings.server_file)
+    known = read_roots(settings.state_dir)
+    if written is None or written.url.rstrip("/") != url:
+        return (
+            f"the server at {url} may not work in {working_dir}: start it with --workspace-root {working_dir} "
+            "(CODY_WORKSPACE_ROOTS) as well"
+        )
+    server = f"the server at {url} (process {written.pid})"
+    if known.pid == written.pid and not settings.workspace_roots:
+        roots = ", ".join(map(str, known.roots))
+        return (
+            f"{server} may work in {roots} only, not in {working_dir}. End it with `cody stop`, and give this command "
+            "again: the next one is started for this folder too"
+        )
+    return (
+        f"{server} may not work in {working_dir}: end it with `cody stop`, and start it for this folder too: "
+        f"cody serve --workspace-root {working_dir} --workspace-root ... (CODY_WORKSPACE_ROOTS)"
+    )
+
+
 async def connect(settings: Settings) -> CodyClient:
-    """A client of the server that answers; raises ServerUnreachable, saying how to get one."""
+    """A client of the server, which is started again when `cody run` had started it; raises as `wake_server` does."""
     url = await server_url(settings)
     return CodyClient(url, token=token_for(settings, url))
 
 
 async def server_url(settings: Settings) -> str:
-    """The URL of the server that answers; raises ServerUnreachable, saying how to get one."""
-    url = await find_server(settings)
-    if url is None:
-        where = settings.url or f"http://{settings.host}:{settings.port}"
-        raise ServerUnreachable(
-            f"no Cody server answers at {where}: start one with `cody serve`, or just `cody run`. "
-            f"Its state folder would be {settings.state_dir}"
-        )
-    return url
+    """The URL of the server, which is started again when `cody run` had started it; raises as `wake_server` does."""
+    return await find_server(settings) or await wake_server(settings)
 
 
 async def watch_run(client: CodyClient, settings: Settings, run: RunSnapshot, *, from_: str, json: bool) -> int:
@@ -60,7 +83,9 @@ async def watch_run(client: CodyClient, settings: Settings, run: RunSnapshot, *,
     if not json and watched.outcome == "ended":
         console = stdout_console()
         console.print()
-        print_table(console, snapshot_table(watched.snapshot, where_output_is(settings, watched.snapshot)))
+        console.print(
+            run_text(watched.snapshot, where_output_is(settings, watched.snapshot), brief=True), soft_wrap=True
+        )
     say_how_to_go_on(watched)
     return exits.of_status(watched.snapshot.status) if watched.outcome == "ended" else exits.RUN_GOES_ON
 
@@ -83,8 +108,8 @@ def say_how_to_go_on(watched: Watched) -> None:
     errors.print(f"  {commands}", soft_wrap=True)
 
 
-def where_output_is(settings: Settings, run: RunSnapshot) -> str:
-    """The folder with the run's raw output, when it is on this machine, and the command that prints it."""
+def where_output_is(settings: Settings, run: RunSnapshot) -> list[tuple[str, str]]:
+    """The command that prints the run's raw output, and its folder, when that is on this machine; by name."""
     command = f"cody logs {run.run_id[:8]}" + (" --turn N" if run.stats.turns > 1 else "")
     folder = settings.runs_dir / run.run_id
-    return f"{folder}  ({command})" if folder.is_dir() else command
+    return [("output", command), *([("output in", str(folder))] if folder.is_dir() else [])]

@@ -92,7 +92,8 @@ class LiveScreen:
     def _render(self) -> Group:
         if self._bar is None:
             return Group()
-        lines = bar_text(replace(self._bar, doing=self._doing), int(time.monotonic() * REFRESH_PER_SECOND)).split("\n")
+        tick = int(time.monotonic() * REFRESH_PER_SECOND)
+        lines = bar_text(replace(self._bar, doing=self._doing), tick, self._console.width).split("\n")
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
         return Group(Text(), *lines)

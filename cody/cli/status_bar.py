@@ -22,6 +22,8 @@ STATUS_STYLE = {
 }
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 QUESTION = " [d]etach   [p]ause at the end of the turn   [c]ancel   [enter] keep watching "
+SHORT_QUESTION = "[d]etach [p]ause [c]ancel [enter] keep watching"
+SEPARATOR = "  ·  "
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +40,18 @@ def status_text(status: str) -> Text:
     return Text(status, STATUS_STYLE.get(status, ""))
 
 
-def bar_text(bar: Bar, tick: int) -> Text:
-    """The lines of the bar; `tick` turns the spinner."""
+def bar_text(bar: Bar, tick: int, width: int) -> Text:
+    """The lines of the bar; `tick` turns the spinner. A fact that `width` has no room for is left out whole."""
     run = bar.snapshot
     moving = run.status in {"running", "pausing", "cancelling"} and bar.lost is None
     first = Text.assemble((SPINNER[tick % len(SPINNER)] if moving else "‖", "cyan"), " ", status_text(run.status))
     if run.reason and run.status == "paused":
         first.append(f" ({one_line(run.reason, 30)})", "yellow")
     for part in _facts(run):
-        first.append("  ·  ", "dim").append_text(part)
+        if first.cell_len + len(SEPARATOR) + part.cell_len <= width:
+            first.append(SEPARATOR, "dim").append_text(part)
     if bar.asking:
-        return first.append("\n").append_text(Text(QUESTION, "reverse"))
+        return first.append("\n").append_text(Text(QUESTION if len(QUESTION) <= width else SHORT_QUESTION, "reverse"))
     if bar.lost is not None:
         return first.append(f"\n  no connection to the server, trying again ({one_line(bar.lost, 80)})", "yellow")
     if run.status == "paused":
@@ -59,22 +62,23 @@ def bar_text(bar: Bar, tick: int) -> Text:
 
 
 def _facts(run: RunSnapshot) -> list[Text]:
+    """What matters most first."""
     stats = run.stats
     facts = []
     if run.current_turn:
         of = f"/{run.config.max_turns}" if run.config.max_turns else ""
         facts.append(Text(f"turn {run.current_turn}{of}"))
+    if stats.tests_passed or stats.tests_failed:
+        facts.append(Text("tests ").append_text(tests_text(stats)))
     facts.append(Text(duration(elapsed_s(run.started_at, run.finished_at))))
     if stats.tokens:
         facts.append(Text(f"{count(stats.tokens)} tokens"))
     if stats.files_written:
         facts.append(Text(plural(stats.files_written, "file")))
-    if stats.tests_passed or stats.tests_failed:
-        facts.append(Text("tests ").append_text(tests_text(stats)))
     return facts
 
 
 def tests_text(stats: RunStats) -> Text:
-    """`6 passed, 1 failed`, in the colour of what matters."""
-    text = Text(f"{stats.tests_passed} passed", "" if stats.tests_failed else "green")
-    return text.append(f", {stats.tests_failed} failed", "red") if stats.tests_failed else text
+    """`1 failed, 6 passed`, in the colour of what matters."""
+    passed = Text(f"{stats.tests_passed} passed", "" if stats.tests_failed else "green")
+    return Text.assemble((f"{stats.tests_failed} failed", "red"), ", ", passed) if stats.tests_failed else passed

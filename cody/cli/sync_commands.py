@@ -25,7 +25,7 @@ Examples:
 
 \b
   cody sync list                                        pushes of this machine that have not ended
-  cody sync list 3f9a... --to https://cody.example.org   what was sent of a run
+  cody sync list 3f9a --to https://cody.example.org      what was sent of a run
 """
 
 sync_app = typer.Typer(

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Self
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
+from cody.cli.amounts import size
 from cody.cli.terminal import stderr_console
 from cody.cli.untrusted import safe
 from cody.pipeline.transfer import Record
@@ -21,14 +31,16 @@ class Bar:
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
-            DownloadColumn(),
+            DownloadColumn(binary_units=True),
             TransferSpeedColumn(),
+            TimeRemainingColumn(compact=True),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
         self._task: TaskID = self._bar.add_task(f"sending {safe(what)}", total=None)
         self._size: int | None = None
+        self._sent = 0
         self._is_lost = False
         self._is_applied = False
 
@@ -40,9 +52,12 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        if kind in (asyncio.CancelledError, KeyboardInterrupt) and self._size is not None and not self._is_applied:
+            told = f"stopped with {size(self._sent)} of {size(self._size)} sent: give the same command again to go on"
+            self._console.print(told, soft_wrap=True)
 
     def sent(self, record: Record, acknowledged_bytes: int) -> None:
-        self._size = record.size
+        self._size, self._sent = record.size, acknowledged_bytes
         self._bar.update(self._task, total=record.size, completed=acknowledged_bytes)
 
     def applied(self, job: JobSnapshot) -> None:

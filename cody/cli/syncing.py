@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx2
-from rich.table import Table
 
 from cody.cli import exits
+from cody.cli.amounts import plural, size
 from cody.cli.run_ids import find_run_id
 from cody.cli.running import connect
 from cody.cli.sync_progress import Bar
+from cody.cli.sync_tables import jobs_table, pushes_table
 from cody.cli.terminal import print_json, print_table, stderr_console, stdout_console
 from cody.cli.untrusted import safe
 from cody.client import ServerUnreachable, token_for
@@ -29,9 +30,8 @@ from cody.pipeline.transfer import (
     run_conversation,
     spooled,
     thread_conversation,
-    write_thread,
 )
-from cody.pipeline.transfer_reading import fetch_thread, write_run
+from cody.pipeline.transfer_reading import write_run, write_thread
 from cody.settings import Settings
 from cody.sync.adapters.http import AccessDenied, HttpAdapter
 from cody.sync.contracts import JobSnapshot
@@ -114,15 +114,13 @@ async def push_what(
         async with await connect(settings) as client:
             token = token_for(settings, client.url)
             if thread_id:
-                found = await fetch_thread(client.url, token, thread_id)
-                write_thread(thread_id, found, spool)
+                await write_thread(client.url, token, thread_id, spool)
             else:
                 await write_run(client, token, run_id, spool)
 
     file = _journal(settings, target, chosen)
     with file.locked():
-        size = await spooled(file.spool, write)
-        record = Record(file.spool, size, chosen, thread_id)
+        record = Record(file.spool, await spooled(file.spool, write), chosen, thread_id)
         return await _push(settings, target, record, file, wait=wait, json=json)
 
 
@@ -171,24 +169,33 @@ async def cancel_job(settings: Settings, target: Target, job_id: str, *, json: b
 
 async def show_jobs(settings: Settings, target: Target, what: str, *, json: bool) -> int:
     """The work of `cody sync list WHAT`."""
-    conversation_id = what if ":" in what else run_conversation(what)
-    path = None if what.startswith(KINDS) else _file(what)
-    if path is not None:
-        conversation_id = file_record(path).conversation_id
+    jobs: Sequence[JobSnapshot] = ()
     async with _adapter(settings, target) as adapter:
-        jobs = await adapter.list(conversation_id)
+        async for conversation_id in _conversations(settings, what):
+            jobs = await adapter.list(conversation_id)
+            if jobs:
+                break
     if json:
         print_json(JobsAnswer(jobs=tuple(job_answer(job) for job in jobs)))
-        return exits.OK
-    table = Table("JOB", "STATE", "CHUNKS", "BYTES", "STARTED", "ERROR", box=None)
-    for job in jobs:
-        done = f"{job.processed_chunk_index + 1}/{job.total_chunks}"
-        why = f"{job.last_error.code}: {job.last_error.message}" if job.last_error else ""
-        table.add_row(
-            job.job_id, job.state, done, str(job.last_cursor), f"{job.started_at:%Y-%m-%d %H:%M:%S}", safe(why)
-        )
-    print_table(stdout_console(), table)
+    elif jobs:
+        print_table(stdout_console(), jobs_table(jobs))
+    else:
+        stderr_console().print(f"nothing of {safe(what)} was sent there", soft_wrap=True)
     return exits.OK
+
+
+async def _conversations(settings: Settings, what: str) -> AsyncIterator[str]:
+    """What can be meant, the likeliest first; a beginning of a run's id takes a local server to be understood."""
+    path = None if what.startswith(KINDS) else _file(what)
+    if path is not None:
+        yield file_record(path).conversation_id
+    elif ":" in what:
+        yield what
+    else:
+        yield run_conversation(what)
+        yield what  # a name that `push --as` gave
+        with suppress(CodyError):
+            yield run_conversation(await _whole_run_id(settings, what))
 
 
 async def show_unfinished(settings: Settings, *, json: bool) -> int:
@@ -196,13 +203,10 @@ async def show_unfinished(settings: Settings, *, json: bool) -> int:
     found = unfinished(settings.state_dir / "sync")
     if json:
         print_json({"pushes": [one.model_dump() for one in found]})
-        return exits.OK
-    table = Table("CONVERSATION", "TO", "SENT", "OF", "JOB", box=None)
-    for one in found:
-        table.add_row(
-            safe(one.conversation_id), safe(one.url), str(one.acknowledged_bytes), str(one.size), one.job_id or ""
-        )
-    print_table(stdout_console(), table)
+    elif found:
+        print_table(stdout_console(), pushes_table(found))
+    else:
+        stderr_console().print("no push from here waits to be gone on with")
     return exits.OK
 
 
@@ -211,7 +215,7 @@ def _print_job(job: JobSnapshot, *, json: bool) -> None:
         print_json(job_answer(job))
         return
     console, errors = stdout_console(), stderr_console()
-    done = f"{job.processed_chunk_index + 1} of {job.total_chunks} chunks, {job.last_cursor} bytes"
+    done = f"{job.processed_chunk_index + 1} of {plural(job.total_chunks, 'chunk')}, {size(job.last_cursor)}"
     console.print(f"{job.job_id}  {job.state}  {safe(job.conversation_id)}  {done}", soft_wrap=True)
     if job.last_error is not None:
         errors.print(f"{job.last_error.code}: {safe(job.last_error.message)}", soft_wrap=True)

@@ -9,36 +9,45 @@ from rich.table import Table
 from rich.text import Text
 
 from cody.cli.amounts import ago, clock, count, duration, elapsed_s, moment, plural
+from cody.cli.columns import GAP, Column, fitted
 from cody.cli.status_bar import STATUS_STYLE, status_text, tests_text
 from cody.cli.untrusted import one_line
+from cody.cli.wording import first_sentence, sentences, source_words
 from cody.contracts.run import RunSnapshot, RunStats, RunSummary, TurnRecord
 
 ID_CHARS = 8
 """Of a run's id in listings: commands take any unique beginning."""
 
 
-def _table(*columns: tuple[str, str]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name, style in columns:
-        right = style == "right"
-        table.add_column(name, justify="right" if right else "left", style="" if right else style, no_wrap=True)
-    return table
+RUNS = (
+    Column("RUN", "cyan"),
+    Column("STATUS"),
+    Column("EPIC", rank=1, least=8),
+    Column("STARTED", rank=4),
+    Column("TOOK", right=True, rank=3),
+    Column("TURNS", right=True),
+    Column("TOKENS", right=True, rank=5),
+    Column("FILES", right=True, rank=6),
+    Column("TESTS", rank=2),
+    Column("FOLDER", "dim", rank=7, least=24),
+)
+TURNS = (
+    Column("TURN", right=True),
+    Column("STATUS"),
+    Column("STARTED", rank=4),
+    Column("TOOK", right=True, rank=3),
+    Column("EXIT", right=True, rank=5),
+    Column("TOKENS", right=True, rank=6),
+    Column("FILES", right=True, rank=7),
+    Column("TESTS", rank=2),
+    Column("LAST MESSAGE", "dim", rank=1, least=24),
+)
 
 
-def _add(table: Table, *cells: str | Text) -> None:
-    """A row in which no text is taken for markup, whatever the console that prints it does."""
-    table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in cells))
-
-
-def runs_table(runs: Sequence[RunSummary], now: datetime) -> Table:
-    """One row a run."""
-    table = _table(
-        ("RUN", "cyan"), ("STATUS", ""), ("EPIC", ""), ("STARTED", ""), ("TOOK", "right"), ("TURNS", "right"),
-        ("TOKENS", "right"), ("FILES", "right"), ("TESTS", ""), ("FOLDER", "dim"),
-    )  # fmt: skip
-    for run in runs:
-        _add(
-            table,
+def runs_table(runs: Sequence[RunSummary], now: datetime, width: int) -> Table:
+    """One row a run, in at most `width` cells."""
+    rows = [
+        (
             run.run_id[:ID_CHARS],
             status_text(run.status),
             one_line(run.epic_id, 30),
@@ -50,54 +59,56 @@ def runs_table(runs: Sequence[RunSummary], now: datetime) -> Table:
             _tests(run.stats.tests_passed, run.stats.tests_failed),
             one_line(run.working_dir, 200),
         )
-    return table
+        for run in runs
+    ]
+    return fitted(RUNS, rows, width)
 
 
-def turns_table(turns: Sequence[TurnRecord]) -> Table:
-    """One row a turn."""
-    table = _table(
-        ("TURN", "right"), ("STATUS", ""), ("STARTED", ""), ("TOOK", "right"), ("EXIT", "right"), ("TOKENS", "right"),
-        ("FILES", "right"), ("TESTS", ""), ("LAST MESSAGE", "dim"),
-    )  # fmt: skip
-    for turn in turns:
-        said = turn.error.message if turn.error else turn.last_message or ""
-        _add(
-            table,
-            str(turn.turn),
-            Text(turn.status, STATUS_STYLE.get(turn.status, "yellow")),
-            clock(turn.started_at),
-            duration(turn.duration_ms / 1000) if turn.duration_ms is not None else "",
-            "" if turn.exit_code is None else str(turn.exit_code),
-            count(turn.token_usage.total_tokens),
-            str(turn.files_written),
-            _tests(turn.tests_passed, turn.tests_failed),
-            Text(one_line(said, 300), "red" if turn.error else "dim"),
-        )
-    return table
+def turns_table(turns: Sequence[TurnRecord], width: int) -> Table:
+    """One row a turn, in at most `width` cells."""
+    return fitted(TURNS, [_turn(turn) for turn in turns], width)
 
 
-def snapshot_table(run: RunSnapshot, logs: str) -> Table:
-    """A run as names and values. `logs`: where its output is, or how to read it."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in _facts(run):
-        _add(table, name, value)
-    _add(table, "output", logs)
-    return table
+def _turn(turn: TurnRecord) -> Sequence[str | Text]:
+    said = turn.error.message if turn.error else turn.last_message or ""
+    return (
+        str(turn.turn),
+        Text(turn.status, STATUS_STYLE.get(turn.status, "yellow")),
+        clock(turn.started_at),
+        duration(turn.duration_ms / 1000) if turn.duration_ms is not None else "",
+        "" if turn.exit_code is None else str(turn.exit_code),
+        count(turn.token_usage.total_tokens),
+        str(turn.files_written),
+        _tests(turn.tests_passed, turn.tests_failed),
+        Text(one_line(said, 300), "red" if turn.error else "dim"),
+    )
 
 
-def _facts(run: RunSnapshot) -> list[tuple[str, str | Text]]:
+def run_text(run: RunSnapshot, output: Sequence[tuple[str, str]], *, brief: bool = False) -> Text:
+    """A run as names and values, a line each: ids, paths and commands stand whole on theirs, to be copied.
+
+    `output`: where its output is. `brief`: the error was told before, in all its length.
+    """
+    facts = [*_facts(run, brief=brief), *output]
+    width = max(len(name) for name, _ in facts) + GAP
+    return Text("\n").join(
+        Text.assemble((f"{name:{width}}", "dim"), value if isinstance(value, Text) else Text(value))
+        for name, value in facts
+    )
+
+
+def _facts(run: RunSnapshot, *, brief: bool) -> list[tuple[str, str | Text]]:
     config, stats = run.config, run.stats
     status = status_text(run.status)
     if run.reason:
         status.append(f" ({one_line(run.reason)})", "")
     facts: list[tuple[str, str | Text]] = [("run", run.run_id), ("status", status)]
     if run.error:
-        facts.append(("error", Text(f"{one_line(run.error.code)}: {one_line(run.error.message, 2000)}", "red")))
+        said = first_sentence(run.error.message) if brief else sentences(run.error.message)
+        facts.append(("error", Text(f"{one_line(run.error.code)}: {said}", "red")))
     if run.completion.detected:
         line = f": {one_line(run.completion.line)}" if run.completion.line else ""
-        facts.append(("completed by", f"{(run.completion.source or '?').replace('_', ' ')}{line}"))
+        facts.append(("completed by", f"{source_words(run.completion.source, config.max_turns)}{line}"))
     began = moment(run.started_at) if run.started_at else None
     took = duration(elapsed_s(run.started_at, run.finished_at))
     facts += [

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from cody.settings import Settings
+from cody.settings import Settings, loopback_of
 from cody.tokens import TokenStore
 
 PROBE_TIMEOUT_S = 3.0
@@ -34,7 +34,8 @@ def candidates(settings: Settings) -> list[str]:
     if settings.url is not None:
         return [settings.url.rstrip("/")]
     written = read_server_file(settings.server_file)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    own = loopback_of(settings.host)
+    host = f"[{own}]" if ":" in own else own
     usual = [f"http://{host}:{settings.port}"] if settings.port else []
     return list(dict.fromkeys(([written.url.rstrip("/")] if written else []) + usual))
 

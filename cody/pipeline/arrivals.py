@@ -25,11 +25,11 @@ from cody.pipeline.arrived_lines import (
     check_run,
     documents_of,
     event_row,
-    lines_of,
     read_line,
     response_row,
     session_item,
 )
+from cody.pipeline.record_lines import lines_of
 from cody.pipeline.run_steps import documents_of as event_documents
 from cody.pipeline.search_text import Document
 from cody.pipeline.transfer import EventLine, ResponseLine, RunHead, ThreadHead, TurnLine
@@ -43,6 +43,7 @@ LOOK_EVERY_S = 2.0
 BATCH_EVENTS = 1_000
 BATCH_BYTES = 1 << 20
 MAX_TURN_ITEMS = 2_000
+MAX_TURN_BYTES = 4 << 20
 """Of one turn of a session: the rest can be read in the record."""
 
 
@@ -131,9 +132,10 @@ class Arrivals:
             await put(self._archive, found.response)
 
 
-async def put(archive: Archive, response: Response) -> None:
-    """Archive a Response that has ended, unless there is one under its id."""
-    await archive.put_response(response_row(response), after_event_id=None, documents=documents_of(response))
+async def put(archive: Archive, response: Response, run_id: str | None = None) -> None:
+    """Archive a Response that has ended, unless there is one under its id. That of a run's turn is found by its events."""
+    documents = documents_of(response) if run_id is None else None
+    await archive.put_response(response_row(response, run_id), after_event_id=None, documents=documents)
 
 
 class _RunArrival:
@@ -152,11 +154,14 @@ class _RunArrival:
         check_run(run)
         if await self._is_ours(run.run_id):
             raise Unreadable(f"run {run.run_id} is here already")
-        last_seq = 0
+        last_seq, told = 0, set[str]()
         async for line in lines:
             match read_line(line):
                 case TurnLine(turn=turn) if turn.run_id == run.run_id:
                     self._turns.append(turn)
+                    told.add(turn.response_id)
+                case ResponseLine(response=response) if response.id in told:
+                    await put(self._archive, response, run.run_id)
                 case EventLine(seq=seq) as event if seq == last_seq + 1:
                     last_seq = seq
                     await self._add(event)
@@ -225,6 +230,7 @@ class _SessionArrival:
         self._began_ms = 0
         self._last_ms = 0
         self._items: list[OutputItem] = []
+        self._bytes = 0
 
     async def take(self, lines: AsyncIterator[bytes]) -> None:
         number = 0
@@ -233,15 +239,15 @@ class _SessionArrival:
             try:
                 entry = orjson.loads(line)
             except orjson.JSONDecodeError:
-                continue  # the last line of a session that was still written to
+                continue  # too long, or the last line of a session that was still written to
             match entry:
                 case {"timestamp": str(ts), "type": str(kind), "payload": dict(payload)}:
-                    await self._add(number, ts, kind, payload)
+                    await self._add(number, ts, kind, payload, len(line))
                 case _:
                     pass
         await self._close()
 
-    async def _add(self, number: int, ts: str, kind: str, payload: dict[str, object]) -> None:
+    async def _add(self, number: int, ts: str, kind: str, payload: dict[str, object], size: int) -> None:
         with suppress(ValueError):
             self._last_ms = max(self._last_ms, epoch_ms(ts))
         match kind, payload:
@@ -252,13 +258,14 @@ class _SessionArrival:
                 model = more.get("model")
                 self._turn, self._began_ms, self._items = turn_id, self._last_ms, early
                 self._model = model if isinstance(model, str) and model else self._model
-            case "response_item", _ if len(self._items) < MAX_TURN_ITEMS:
+            case "response_item", _ if len(self._items) < MAX_TURN_ITEMS and self._bytes + size <= MAX_TURN_BYTES:
                 try:
                     item = session_item(number, payload)
                 except ValidationError:
                     return
                 if item is not None:
                     self._items.append(item)
+                    self._bytes += size
             case _:
                 pass
 
@@ -278,5 +285,5 @@ class _SessionArrival:
             status="complete",
             output_items=tuple(self._items),
         )
-        self._items = []
+        self._items, self._bytes = [], 0
         await put(self._archive, response)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -15,8 +15,6 @@ from cody.pipeline.archive import EventRow, ResponseRow
 from cody.pipeline.search_text import Document
 from cody.pipeline.transfer import LINE, EventLine, RecordLine
 
-MAX_LINE_BYTES = 64 << 20
-
 _RUN_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _EVENT_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
@@ -27,21 +25,6 @@ _PAYLOAD = re.compile(r'\{(?:\}|"[^\r\n]*)')
 
 class Unreadable(ValueError):
     """The record is none that this Cody understands; the message says where."""
-
-
-async def lines_of(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The lines of a record, without their newlines; raises Unreadable for one without an end."""
-    held = bytearray()
-    async for piece in pieces:
-        held += piece
-        *whole, rest = held.split(b"\n")
-        for line in whole:
-            yield bytes(line)
-        held = bytearray(rest)
-        if len(held) > MAX_LINE_BYTES:
-            raise Unreadable(f"a line is longer than {MAX_LINE_BYTES} bytes")
-    if held:
-        yield bytes(held)
 
 
 def read_line(line: bytes) -> RecordLine:

@@ -27,8 +27,8 @@ MEDIA_TYPES: dict[ExportFormat, str] = {
 }
 
 EVENTS_AT_ONCE = 500
-MAX_RESPONSES = 1_000
-"""Of one thread, the newest ones: more than a person reads, and what the archive gives at once."""
+RESPONSES_AT_ONCE = 20
+"""One may have some megabytes."""
 HIDDEN = "[sealed]"
 
 
@@ -41,10 +41,11 @@ async def export_run(archive: Archive, run_id: str, format: ExportFormat) -> Asy
 
 async def export_thread(archive: Archive, thread_id: str, format: ExportFormat) -> AsyncIterator[bytes]:
     """The file in pieces. Raises NotFound for a thread without a Response."""
-    rows = await archive.responses_of_thread(thread_id, limit=MAX_RESPONSES)
-    if not rows:
+    count = await archive.count_of_thread(thread_id)
+    if not count:
         raise NotFound(f"no thread {thread_id[:128]} in the archive")
-    return _thread_lines(thread_id, rows) if format == "jsonl" else _thread_markdown(thread_id, rows)
+    rows = _responses(archive, thread_id, count)
+    return _thread_lines(thread_id, count, rows) if format == "jsonl" else _thread_markdown(thread_id, rows)
 
 
 def unsealed(run: RunSnapshot) -> RunSnapshot:
@@ -83,15 +84,27 @@ async def _events(archive: Archive, run_id: str) -> AsyncIterator[list[Frame]]:
         seq = frames[-1].seq
 
 
-async def _thread_lines(thread_id: str, rows: list[ResponseRow]) -> AsyncIterator[bytes]:
-    yield _line({"kind": "thread", "threadId": thread_id, "responses": len(rows)})
-    for row in rows:
+async def _responses(archive: Archive, thread_id: str, count: int) -> AsyncIterator[ResponseRow]:
+    """The first `count` Responses of a thread: those that begin meanwhile are no part of what was counted."""
+    last: ResponseRow | None = None
+    while count > 0:
+        rows = await archive.responses_of_thread_after(thread_id, last, count=min(count, RESPONSES_AT_ONCE))
+        if not rows:
+            return
+        for row in rows:
+            yield row
+        last, count = rows[-1], count - len(rows)
+
+
+async def _thread_lines(thread_id: str, count: int, rows: AsyncIterator[ResponseRow]) -> AsyncIterator[bytes]:
+    yield _line({"kind": "thread", "threadId": thread_id, "responses": count})
+    async for row in rows:
         yield b'{"kind":"response","response":%b}\n' % row.response.encode()
 
 
-async def _thread_markdown(thread_id: str, rows: list[ResponseRow]) -> AsyncIterator[bytes]:
+async def _thread_markdown(thread_id: str, rows: AsyncIterator[ResponseRow]) -> AsyncIterator[bytes]:
     yield markdown.thread_head(thread_id).encode()
-    for row in rows:
+    async for row in rows:
         yield markdown.response(Response.model_validate_json(row.response)).encode("utf-8", "replace")
 
 

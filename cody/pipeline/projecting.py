@@ -24,15 +24,15 @@ MAX_BACKOFF_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often a projector does what."""
+    """How often a projector does what; as it is for runs."""
 
-    gather_s: float
-    """Between two rounds: what comes meanwhile becomes one transaction."""
-    block_ms: int
-    claim_every_s: float
-    claim_idle_ms: int
+    gather_s: float = 0.25
+    """Between two rounds: what comes meanwhile becomes one transaction, and a burst leaves time to others."""
+    block_ms: int = 5_000
+    claim_every_s: float = 30.0
+    claim_idle_ms: int = 60_000
     """A notification that was given out so long ago and is not acknowledged belongs to a projector that died."""
-    sweep_every_s: float
+    sweep_every_s: float = 600.0
 
 
 class Notification(Protocol):

@@ -62,14 +62,16 @@ async def project(settings: Settings, redis_url: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Work until a signal; the exit code."""
     configure_logs()
+    redactor = Redactor(())
     try:
         settings = _settings(argv)
-        configure_logs(settings.log_level, redactor=Redactor(process_secrets(settings)))
+        redactor = Redactor(process_secrets(settings))
+        configure_logs(settings.log_level, redactor=redactor)
         assert settings.redis_url is not None
         with tracing("cody-projector"):
             asyncio.run(project(settings, settings.redis_url))
     except CodyError as error:
-        print(f"cody projector: {error.message}", file=sys.stderr)
+        print(f"cody projector: {redactor.clean_text(error.message)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigurationError) else 1
     return 0
 

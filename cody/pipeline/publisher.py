@@ -26,6 +26,7 @@ from cody.contracts.stream_events import (
     stream_event_json,
 )
 from cody.errors import InvalidRequest, StoreUnavailable
+from cody.pipeline.delta_redaction import DeltaRedactor
 from cody.pipeline.problems import problem
 from cody.pipeline.stamping import Stamper
 from cody.pipeline.trace_context import Trace, trace_of
@@ -65,6 +66,7 @@ class Publication:
         self._publisher = publisher
         self._opening = opening
         self._redactor = redactor
+        self._deltas = DeltaRedactor(redactor)
         self._stamper = Stamper(opening.response_id, now_ms, uuid.uuid4, trace)
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
@@ -83,7 +85,8 @@ class Publication:
         for payload in payloads:
             if self.ended:
                 return
-            self._add(self._stamper.stamp(payload))
+            for told in self._deltas.clean(payload):
+                self._add(self._stamper.stamp(told))
         if self._writing is None and self._waiting:
             self._writing = asyncio.get_running_loop().create_task(self._write_all())
 

@@ -54,7 +54,6 @@ class ResponsePace(Pace):
     """As an answer needs it: the deltas of a busy one become one transaction."""
 
     gather_s: float = 0.1
-    block_ms: int = 5_000
     claim_every_s: float = 5.0
     claim_idle_ms: int = 20_000
     sweep_every_s: float = 60.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from structlog import get_logger
 
@@ -34,17 +34,6 @@ BATCH_BYTES = 1 << 20
 """A batch is meant to be no larger than this: XRANGE can only count, and an event may have some 100 KB."""
 
 
-@dataclass(frozen=True, slots=True)
-class RunPace(Pace):
-    """As a run needs it: its commits are large, and a burst leaves time to others."""
-
-    gather_s: float = 0.25
-    block_ms: int = 5_000
-    claim_every_s: float = 30.0
-    claim_idle_ms: int = 60_000
-    sweep_every_s: float = 600.0
-
-
 class RunProjector:
     """Projects runs, turns and events. Any number of them may work on the same Redis and the same database."""
 
@@ -56,14 +45,14 @@ class RunProjector:
         *,
         run_ttl_s: int,
         consumer: str | None = None,
-        pace: RunPace | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """`run_ttl_s`: how long Redis keeps a run that has ended, from when the archive has all of it."""
         self._news = news
         self._source = source
         self._archive = archive
         self._run_ttl_s = run_ttl_s
-        self._pace = pace or RunPace()
+        self._pace = pace or Pace()
         self._desk = Desk(news, consumer or consumer_name(), self._pace, lambda one: one.run_id)
         self._counts: dict[str, int] = {}
         """How many events to read of a run that is in the middle of a backlog."""

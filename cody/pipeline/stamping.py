@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -26,6 +26,3 @@ class Stamper:
             trace_context=self.trace(),
             run_id=self.run_id,
         )
-
-    def stamp_all(self, payloads: Iterable[Payload]) -> list[StreamEvent]:
-        return [self.stamp(payload) for payload in payloads]

@@ -1,7 +1,7 @@
 """What is sent from one Cody to another: a run, a thread or a session file, as lines. A record is a file that stands still.
 
-A run is written as one `run` line, a `turn` line each turn and an `event` line each event; a thread as one `thread` line and
-a `response` line each Response. Any other file goes as it is.
+A run is written as one `run` line, a `turn` line each turn, a `response` line each turn's Response and an `event` line each
+event; a thread as one `thread` line and a `response` line each Response. Any other file goes as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter
 from cody.contracts.responses import Response
 from cody.contracts.run import RunSnapshot, TurnRecord
 from cody.contracts.wire import Int, Wire
-from cody.errors import Conflict, InvalidRequest, NotFound
+from cody.errors import Conflict, InvalidRequest
 from cody.sync.policy import id_fault
 
 BLOCK_BYTES = 1 << 20
@@ -105,18 +105,6 @@ def event_line(stream_id: str, data: str) -> EventLine:
 def encoded(line: Wire) -> bytes:
     """The line, with its newline."""
     return line.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n"
-
-
-def write_thread(thread_id: str, responses: list[Response], file: BinaryIO) -> None:
-    """Write the record of a thread whose answers have all ended; raises NotFound, Conflict."""
-    if not responses:
-        raise NotFound(f"thread {thread_id} has no Responses")
-    open_ones = [response.id for response in responses if not response.is_terminal]
-    if open_ones:
-        raise Conflict(f"thread {thread_id}: response {open_ones[0]} has not ended yet")
-    file.write(encoded(ThreadHead(thread_id=thread_id)))
-    for response in responses:
-        file.write(encoded(ResponseLine(response=response)))
 
 
 async def spooled(path: Path, write: Callable[[BinaryIO], Awaitable[None]]) -> int:

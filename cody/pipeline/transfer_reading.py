@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import BinaryIO
 from urllib.parse import quote
 
 import httpx2
+import orjson
 from pydantic import ValidationError
 
 from cody.client import ApiError, CodyClient, ServerUnreachable
@@ -15,9 +16,9 @@ from cody.client.discovery import is_loopback
 from cody.client.errors import error_of_answer
 from cody.contracts.responses import Response
 from cody.contracts.run import TERMINAL
-from cody.contracts.submit import ThreadAnswer
 from cody.errors import Conflict, SequenceGap
-from cody.pipeline.transfer import EventLine, RunHead, TurnLine, encoded, event_line
+from cody.pipeline.record_lines import lines_of
+from cody.pipeline.transfer import LINE, EventLine, ResponseLine, RunHead, ThreadHead, TurnLine, encoded, event_line
 
 TIMEOUT_S = 120.0
 TRIES = 5
@@ -35,28 +36,67 @@ async def write_run(client: CodyClient, token: str | None, run_id: str, file: Bi
         )
     # Who happens to look at it now is no part of its record.
     file.write(encoded(RunHead(run=run.model_copy(update={"subscribers": 0, "queue_place": None}))))
-    for turn in await client.turns(run_id):
+    turns = await client.turns(run_id)
+    for turn in turns:
         file.write(encoded(TurnLine(turn=turn)))
+    async for answer in _responses(client.url, token, [turn.response_id for turn in turns]):
+        file.write(encoded(ResponseLine(response=answer)))
     async for line in run_events(client.url, token, run_id):
         file.write(encoded(line))
 
 
-async def fetch_thread(url: str, token: str | None, thread_id: str) -> list[Response]:
-    """The Responses of a thread, oldest first; raises NotFound, ServerUnreachable, ApiError."""
+async def _responses(url: str, token: str | None, response_ids: Sequence[str]) -> AsyncGenerator[Response]:
+    """Those of these Responses that have ended and are archived, in this order."""
     try:
         async with _http(url, token) as http:
-            answer = await http.get(f"{url}/api/v2/threads/{quote(thread_id, safe='')}")
+            for response_id in response_ids:
+                answer = await http.get(f"{url}/api/v2/responses/{quote(response_id, safe='')}")
+                if answer.status_code == 404:
+                    continue
+                if answer.status_code >= 400:
+                    raise error_of_answer(answer.status_code, answer.content)
+                response = Response.model_validate_json(answer.content)
+                if response.is_terminal:
+                    yield response
     except httpx2.TransportError as error:
         raise ServerUnreachable(f"no Cody server answers at {url} ({type(error).__name__}: {error})") from error
-    if answer.status_code >= 400:
-        raise error_of_answer(answer.status_code, answer.content)
-    try:
-        return ThreadAnswer.model_validate_json(answer.content).responses
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
-        raise ApiError(
-            f"thread {thread_id}: the answer is none ({problem['msg']})", status=answer.status_code
-        ) from None
+        raise ApiError(f"a turn's response can't be read ({problem['msg']})", status=200) from None
+
+
+async def write_thread(url: str, token: str | None, thread_id: str, file: BinaryIO) -> None:
+    """Write the record of a thread whose answers have all ended, however many; one is held at a time.
+
+    Raises NotFound, Conflict while one goes on, ServerUnreachable, ApiError.
+    """
+    path = f"{url}/api/v2/threads/{quote(thread_id, safe='')}/export"
+    try:
+        async with _http(url, token) as http, http.stream("GET", path, params={"format": "jsonl"}) as answer:
+            if answer.status_code >= 400:
+                raise error_of_answer(answer.status_code, await answer.aread())
+            await _copy_thread(thread_id, lines_of(answer.aiter_raw()), file)
+    except httpx2.TransportError as error:
+        raise ServerUnreachable(f"no Cody server answers at {url} ({type(error).__name__}: {error})") from error
+
+
+async def _copy_thread(thread_id: str, lines: AsyncGenerator[bytes], file: BinaryIO) -> None:
+    try:
+        announced = orjson.loads(await anext(lines, b"")).get("responses")
+        file.write(encoded(ThreadHead(thread_id=thread_id)))
+        count = 0
+        async for line in lines:
+            found = LINE.validate_json(line)
+            if not isinstance(found, ResponseLine):
+                raise ValueError(f"line {count + 2} is no Response")
+            if not found.response.is_terminal:
+                raise Conflict(f"thread {thread_id}: response {found.response.id} has not ended yet")
+            file.write(encoded(found))
+            count += 1
+        if count != announced:
+            raise ValueError(f"{announced} Responses were announced, {count} came")
+    except (ValueError, AttributeError) as error:  # pydantic's and orjson's are ValueErrors, too
+        raise ApiError(f"thread {thread_id}: what came is no export of it ({str(error)[:200]})", status=200) from None
 
 
 async def run_events(url: str, token: str | None, run_id: str) -> AsyncGenerator[EventLine, None]:

@@ -18,6 +18,7 @@ MAX_COUNT = 2**31 - 1
 """The largest count of one chunk: fits every SQL integer."""
 
 MAX_ID_LENGTH = 512
+KEEP_S = 7 * 86_400.0
 
 
 class Policy(Frozen):
@@ -33,7 +34,7 @@ class Policy(Frozen):
     retry_cap_s: Annotated[float, Field(gt=0)] = 60.0
     max_failures: Annotated[int, Field(ge=0)] = 8
     """Failures in a row, without a chunk applied between them, that a job survives."""
-    keep_s: Annotated[float, Field(gt=0)] = 7 * 86_400.0
+    keep_s: Annotated[float, Field(gt=0)] = KEEP_S
     """How long sources are kept to which nothing is added any more, and jobs that have ended: see Engine.prune. A
     record that was verified is kept until a newer one replaces it."""
 

@@ -154,7 +154,7 @@ def _resolve(program: str, cwd: Path, env: Mapping[str, str]) -> str:
         if _executable(found):
             return found
     raise AgentUnavailable(
-        f"the command {program!r} is not in the agent's PATH ({path}): install it, or give its full path"
+        f"the command {program!r} is not in the agent's PATH: install it, or give its full path"
     )
 
 

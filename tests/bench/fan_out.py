@@ -58,7 +58,7 @@ async def bare(clients: int, frames: int, per_second: int) -> list[Measured]:
 async def cody(made: Stand, clients: int, frames: int, per_second: int) -> list[Measured]:
     """The same with a run's events, through Redis."""
     found = []
-    with made.server(CODY_CONCURRENCY="0") as server:
+    with made.server(concurrency=0) as server:
         pid = server.process.pid
         run = await OwnedRun.create(made.redis)
         # What a first reader makes the server load is not the readers' weight.

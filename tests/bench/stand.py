@@ -31,9 +31,15 @@ class Stand:
     redis: Redis
 
     @contextmanager
-    def server(self, **environment: str) -> Iterator[CodyServer]:
-        """A server process on this Valkey."""
-        made = launch(self.folder, REDIS_URL=self.valkey.url, CODY_SSE_KEEPALIVE_SEC="600", **environment)
+    def server(self, *, concurrency: int = 8, lock_ttl_ms: int = 15_000) -> Iterator[CodyServer]:
+        """A server process on this Valkey; without keepalives, which would be counted as events."""
+        made = launch(
+            self.folder,
+            REDIS_URL=self.valkey.url,
+            CODY_SSE_KEEPALIVE_SEC="600",
+            CODY_CONCURRENCY=str(concurrency),
+            CODY_LOCK_TTL_MS=str(lock_ttl_ms),
+        )
         try:
             assert made.url, made.stderr
             yield made
@@ -117,9 +123,9 @@ def stream_request(server: CodyServer, run_id: str, start: str = "0") -> str:
 
 
 def cpu_s(pid: int) -> float:
-    """The time that this process has used."""
-    spent = psutil.Process(pid).cpu_times()
-    return float(spent.user + spent.system)
+    """The time that this process' threads have used, to the nanosecond; psutil counts hundredths of a second."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
 
 
 def rss_bytes(pid: int) -> int:

@@ -1,4 +1,7 @@
-"""`python -m tests.browser.screenshots`: the pictures of docs/dashboard.md, taken of a real server and a real codex."""
+"""`python -m tests.browser.screenshots`: the pictures of docs/dashboard.md, taken of a real server and a real codex.
+
+Beside them every page in both sizes and both colours, under build/screenshots/survey: to be looked at.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,12 @@ from harness.replay.codex_home import write_codex_home
 from harness.replay.demo_workspace import create_demo_workspace
 from harness.replay.server import ReplayServer
 from tests.browser.chromium import launch_chromium
-from tests.browser.conftest import dashboard_builder, sign_in
+from tests.browser.conftest import SHOTS, dashboard_builder, sign_in
 from tests.browser.workspaces import Repository
 from tests.server.cody_server import REPOSITORY, CodyServer, launch
 
 IMAGES = REPOSITORY / "docs" / "images"
+SURVEY = SHOTS / "survey"
 WIDE = (1120, 640)
 NARROW = (360, 640)
 DEADLINE_MS = 60_000
@@ -36,7 +40,8 @@ BUSY = r"""
 async def main() -> None:
     """Take them all; what they show is started here, and ended."""
     dashboard_builder().build()
-    IMAGES.mkdir(parents=True, exist_ok=True)
+    for target in (IMAGES, SURVEY):
+        target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="cody-") as made:
         folder = Path(made)
         create_demo_workspace(folder / "pricing")
@@ -62,13 +67,18 @@ async def take(server: CodyServer, browser: Browser, folder: Path, env: dict[str
     # The live run first, while its first turn is under way.
     await page.goto(f"{server.url}/runs/{codex}")
     await page.locator(".run-title .status-completed").wait_for(timeout=DEADLINE_MS)
+    run, live = f"{server.url}/runs/{codex}", f"{server.url}/runs/{busy}"
     await picture(page, f"{server.url}/", ".status-completed", "dashboard-runs")
-    await picture(page, f"{server.url}/runs/{codex}?turn=1", ".outcome-bad", "dashboard-run")
+    await picture(page, f"{run}?turn=1", ".outcome-bad", "dashboard-run", scroll_to=".outcome-bad")
+    await picture(page, f"{run}?turn=2", ".diff-add", "dashboard-diff", scroll_to=".diff-of")
+    await picture(page, f"{run}?tab=logs", ".log-parts pre", "dashboard-logs")
+    await picture(page, f"{server.url}/health", ".check-ok", "dashboard-health")
     dark = await signed_in(server, browser, WIDE, "dark")
-    await picture(dark, f"{server.url}/runs/{codex}?tab=plots", ".plot canvas", "dashboard-plots")
-    await picture(dark, f"{server.url}/runs/{busy}?tab=events", ".line .ansi-fg-3", "dashboard-events")
+    await picture(dark, f"{run}?tab=plots", ".plot canvas", "dashboard-plots")
+    await picture(dark, f"{live}?tab=events", ".line .ansi-fg-3", "dashboard-events")
     narrow = await signed_in(server, browser, NARROW, "light")
-    await picture(narrow, f"{server.url}/runs/{codex}", ".turn-row", "dashboard-phone")
+    await picture(narrow, run, ".turn-row", "dashboard-phone")
+    await survey(server, browser, run, live)
     with server.client() as client:
         client.post(f"/api/runs/{busy}/cancel", json={}).raise_for_status()
 
@@ -84,13 +94,37 @@ async def signed_in(server: CodyServer, browser: Browser, size: tuple[int, int],
     return page
 
 
-async def picture(page: Page, address: str, ready: str, name: str) -> None:
+async def survey(server: CodyServer, browser: Browser, run: str, live: str) -> None:
+    pages = {
+        "runs": (f"{server.url}/", ".runs-rows .status", None),
+        "turn": (run, ".turn-panel", None),
+        "diff": (f"{run}?turn=2", ".diff-add", ".diff-of"),
+        "events": (f"{live}?tab=events", ".line", None),
+        "plots": (f"{run}?tab=plots", ".plot canvas", None),
+        "logs": (f"{run}?tab=logs", ".log-parts pre", ".log-parts"),
+        "prompt": (f"{run}?tab=prompt", ".prompt", None),
+        "new": (f"{server.url}/new", ".new-run", None),
+        "health": (f"{server.url}/health", ".check-ok", None),
+    }
+    for size in (WIDE, NARROW):
+        for scheme in ("light", "dark"):
+            page = await signed_in(server, browser, size, scheme)
+            for name, (address, ready, scroll_to) in pages.items():
+                await picture(page, address, ready, f"{name}-{scheme}-{size[0]}", scroll_to=scroll_to, folder=SURVEY)
+            await page.close()
+
+
+async def picture(
+    page: Page, address: str, ready: str, name: str, *, scroll_to: str | None = None, folder: Path = IMAGES
+) -> None:
     await page.goto(address)
-    shown = page.locator(ready).first
-    await shown.wait_for()
-    # As far down as it takes to see what the picture is about.
-    await shown.evaluate("element => element.scrollIntoView({ block: 'end' })")
-    await page.screenshot(path=IMAGES / f"{name}.png", animations="disabled")
+    await page.locator(ready).first.wait_for()
+    if scroll_to is not None:
+        # As far down as it takes to see what the picture is about.
+        await page.locator(scroll_to).first.evaluate("element => element.scrollIntoView({ block: 'center' })")
+    # Two frames: what was measured after the first one is drawn in the second.
+    await page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    await page.screenshot(path=folder / f"{name}.png", animations="disabled")
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ async def test_a_run_of_codex_is_started_from_the_form_and_watched_to_its_end(
     written = (shop / ".cody-harness" / "current-epic" / "codys-log.md").read_text(encoding="utf-8")
     await expect(whole.locator("pre")).to_have_text(written, use_inner_text=True)
     await expect(page.get_by_role("region", name="Work log")).to_contain_text("3 additions by this run")
-    await page.get_by_role("region", name="Work log").get_by_role("button", name="Added by this run").click()
+    await page.get_by_role("region", name="Work log").get_by_role("button", name="This run's").click()
     added = page.get_by_role("region", name="What this run added to codys-log.md")
     await expect(added.locator("article")).to_have_count(3)
     await expect(added).not_to_contain_text("Nothing done yet")
@@ -212,7 +212,7 @@ async def test_health_says_what_works_and_who_is_signed_out_is_told(
     await expect(page.locator(".connection")).to_contain_text("Signed out")
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360)])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 360), ("dark", 360)])
 async def test_every_page_passes_the_accessibility_checker_and_fits(
     browser: Browser, launched: Launch, repository: Repository, scheme: Any, width: int
 ) -> None:

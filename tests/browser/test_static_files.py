@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -10,12 +12,24 @@ import pytest
 from starlette.requests import Request
 
 from server.static_files import StaticEndpoints, read_folder
-from tests.browser.conftest import Launch
+from tests.server.cody_server import CodyServer, launch
+
+
+@pytest.fixture(scope="module")
+def server(dashboard: Path) -> Iterator[CodyServer]:
+    """One for all of them: none changes anything."""
+    with tempfile.TemporaryDirectory(prefix="cody-page-") as folder:
+        started = launch(Path(folder))
+        try:
+            assert started.url, started.stderr
+            yield started
+        finally:
+            started.discard()
 
 
 @pytest.fixture
-def client(launched: Launch) -> httpx2.Client:
-    return launched().client()
+def client(server: CodyServer) -> httpx2.Client:
+    return server.client()
 
 
 def test_every_address_of_the_page_gives_the_page(client: httpx2.Client, dashboard: Path) -> None:
@@ -76,15 +90,13 @@ def test_hashed_files_are_kept_for_ever_and_others_asked_for_again(client: httpx
         "/index.html/",
     ],
 )
-def test_nothing_else_is_there(launched: Launch, path: str) -> None:
-    server = launched()
+def test_nothing_else_is_there(server: CodyServer, path: str) -> None:
     head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nAuthorization: Bearer {server.token}\r\n"
     status, _, body = server.raw(f"{head}Connection: close\r\n\r\n".encode())
     assert status == 404, body
 
 
-def test_without_a_session_there_is_no_page(launched: Launch) -> None:
-    server = launched()
+def test_without_a_session_there_is_no_page(server: CodyServer) -> None:
     with httpx2.Client(base_url=server.url) as stranger:
         assert stranger.get("/").status_code == 401
         assert stranger.get("/favicon.svg").status_code == 401

@@ -95,9 +95,9 @@ class CommandLine:
             text=True,
         )
 
-    def terminal(self, *arguments: str, **extra: str) -> Terminal:
+    def terminal(self, *arguments: str, columns: int = 120, **extra: str) -> Terminal:
         """Start a command on a terminal of its own."""
-        return Terminal([*COMMAND, *arguments], self.folder, environment(self.state_dir, **extra))
+        return Terminal([*COMMAND, *arguments], self.folder, environment(self.state_dir, **extra), columns)
 
     def server_pid(self) -> int | None:
         with suppress(OSError, ValueError):
@@ -122,11 +122,12 @@ class Terminal:
     command: list[str]
     folder: Path
     env: dict[str, str]
+    columns: int = 120
     text: str = field(default="", init=False)
 
     def __enter__(self) -> Self:
         self._master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, self.columns, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-c", OWN_TERMINAL, *self.command],
             cwd=self.folder,

@@ -67,7 +67,8 @@ def test_a_run_is_watched_to_its_end(cody: CommandLine, agent: Agent, repo: Path
     assert summary["run"] == run_id
     assert summary["status"] == "completed"
     assert summary["folder"] == str(repo)
-    output = Path(summary["output"].split()[0])
+    assert summary["output"] == f"cody logs {run_id[:8]}"
+    output = Path(next(line for line in done.stdout.splitlines() if line.startswith("output in")).split()[-1])
     assert b"\x1b]0;title\x07" in b"".join(path.read_bytes() for path in output.rglob("output.log"))
 
 
@@ -106,8 +107,10 @@ def test_what_the_run_gets_is_what_the_options_say(cody: CommandLine, agent: Age
 
 def test_a_failed_run_has_its_own_exit_code(cody: CommandLine, agent: Agent) -> None:
     done = cody("run", "--", *agent("sys.exit('no good')"), code=exits.RUN_FAILED)
-    assert "run failed" in done.stdout
-    assert "no good" in done.stdout
+    assert "run failed: agent_exited: the command exited with code 1\n" in done.stdout
+    assert done.stdout.count("no good") == 2, "what the agent printed, and the error, once"
+    told = "failed after"
+    assert "agent_exited: the command exited with code 1. The turn's log has all" in done.stdout.partition(told)[2]
     assert cody("watch", run_id_of(done), code=exits.RUN_FAILED).stdout.splitlines()[-1].startswith("output")
 
 
@@ -126,7 +129,7 @@ def test_a_run_that_is_left_alone_is_found_steered_and_cancelled(cody: CommandLi
     assert "pausing when the turn has ended (a look)" in out
 
     refused = cody("resume", short, code=exits.ERROR)
-    assert "has ended" in refused.stderr
+    assert "the run has ended (completed): it can't be resumed any more" in refused.stderr
     assert cody("cancel", run_id, code=exits.ERROR).stdout == ""
 
 
@@ -136,6 +139,8 @@ def test_pause_resume_and_cancel(cody: CommandLine, agent: Agent, repo: Path) ->
     assert f"run {run_id} is pausing" in cody("pause", short).stdout
     (repo / "go-1").touch()
     assert until(cody, run_id, "paused")["reason"] == "manual"
+    twice = cody("pause", short, code=exits.ERROR).stderr
+    assert "the run is paused, and can't be paused now; possible: cody cancel, cody resume" in twice
     assert cody.json("resume", short) == {"runId": run_id, "status": "running"}
     with cody.start("watch", short) as watching:
         assert cody.json("cancel", short, "--reason", "enough")["status"] == "cancelling"
@@ -164,7 +169,7 @@ def test_logs_are_the_bytes_of_the_turn(cody: CommandLine, agent: Agent) -> None
     assert logs() == b"\x1b[1m\xff\x00 turn 2\n"
     assert logs("--turn", "1") == b"\x1b[1m\xff\x00 turn 1\n"
     assert logs("--follow", "--turn", "1") == b"\x1b[1m\xff\x00 turn 1\n"
-    assert "turn 9" in cody("logs", run_id, "--turn", "9", code=exits.ERROR).stderr
+    assert f"run {run_id} has no turn 9\n" in cody("logs", run_id, "--turn", "9", code=exits.ERROR).stderr
 
 
 def test_logs_follow_the_run_over_its_turns(cody: CommandLine, agent: Agent, repo: Path) -> None:
@@ -198,10 +203,18 @@ def test_a_listing_goes_on_where_the_page_ended(cody: CommandLine, agent: Agent)
 
 
 def test_what_the_server_refuses_is_told_in_its_words(cody: CommandLine, tmp_path: Path) -> None:
-    nowhere = cody("run", "--working-dir", str(tmp_path / "nowhere"), "--", "true", code=exits.ERROR)
-    assert "workingDir" in nowhere.stderr
+    epic = cody("run", "--working-dir", str(tmp_path), "--", "true", code=exits.ERROR).stderr
+    assert f"for --working-dir {tmp_path}" in epic
     danger = cody("run", "--sandbox", "danger-full-access", "--", "true", code=exits.ERROR)
+    assert "cody: --sandbox: danger-full-access lets" in danger.stderr
     assert "--allow-danger" in danger.stderr
+
+
+def test_a_folder_that_is_not_there_is_wrong_usage(cody: CommandLine, tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    assert f"--working-dir {nowhere} does not exist" in cody("run", "--working-dir", str(nowhere), code=2).stderr
+    nowhere.touch()
+    assert f"--working-dir {nowhere} is not a folder" in cody("run", "--working-dir", str(nowhere), code=2).stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -34,6 +34,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def test_all_is_well(alone: CommandLine, home: Path) -> None:
+    subprocess.run(["git", "init", "-q"], cwd=alone.folder, check=True)
     found = checks(alone("doctor", "--json", CODEX_API_KEY=SECRET, CODEX_HOME=str(home)))
     assert {name: check["state"] for name, check in found.items()} == dict.fromkeys(
         ("codex", "sandbox", "credentials", "redis", "server", "state folder", "disk", "git", "epic"), "ok"
@@ -68,6 +69,31 @@ def test_a_folder_without_an_epic_is_still_to_be_made(alone: CommandLine, tmp_pa
     assert found["epic"]["mend"] == f"cody init {tmp_path}"
 
 
+def test_a_folder_without_git_and_a_prompt_as_it_was_made_are_warnings(
+    alone: CommandLine, tmp_path: Path, home: Path
+) -> None:
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    alone("init", str(fresh))
+    found = checks(alone("doctor", "--json", "--working-dir", str(fresh), CODEX_HOME=str(home)))
+    assert (found["git"]["state"], found["git"]["mend"]) == ("todo", f"git init {fresh}")
+    assert found["epic"]["state"] == "todo"
+    assert "is as `cody init` made it" in found["epic"]["found"]
+    subprocess.run(["git", "init", "-q"], cwd=fresh, check=True)
+    (fresh / ".cody-harness/current-epic/prompt.md").write_text("Build the shop.\n")
+    found = checks(alone("doctor", "--json", "--working-dir", str(fresh), CODEX_HOME=str(home)))
+    assert (found["git"]["state"], found["epic"]["state"]) == ("ok", "ok")
+
+
+def test_a_port_that_another_program_holds_is_told(alone: CommandLine, home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        found = checks(alone("doctor", "--json", code=1, CODY_PORT=port, CODEX_HOME=str(home)))
+    assert found["server"]["state"] == "fail"
+    assert f"another program has port {port}" in found["server"]["found"]
+    assert "CODY_PORT" in found["server"]["mend"]
+
+
 def test_a_running_server_is_found(cody: CommandLine, home: Path) -> None:
     found = checks(cody("doctor", "--json", CODEX_HOME=str(home)))
     assert found["server"]["found"].startswith("answers at http://127.0.0.1:")
@@ -79,7 +105,7 @@ def test_a_running_server_is_found(cody: CommandLine, home: Path) -> None:
     [
         ({}, {}, "todo", "neither"),
         ({}, {"CODEX_API_KEY": SECRET}, "ok", "CODEX_API_KEY is set"),
-        ({}, {"OPENAI_API_KEY": SECRET}, "todo", "does not read"),
+        ({}, {"OPENAI_API_KEY": SECRET}, "ok", "codex gets it as CODEX_API_KEY"),
         ({"auth.json": json.dumps({"OPENAI_API_KEY": SECRET})}, {}, "ok", "signed in"),
         ({"auth.json": ""}, {}, "todo", "neither"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from cody.contracts.run import RunStatus
 from cody.contracts.run_config import AgentName, RunConfig
 from tests.cli.command_line import REPOSITORY, CommandLine
 
-COMMANDS = ("init", "doctor", "prompt", "run", "serve", "runs", "show", "watch", "logs", "pause", "resume", "cancel")
+COMMANDS = ("init", "doctor", "prompt", "run", "serve", "runs", "show", "watch", "logs", "pause", "resume", "cancel", "stop")
 FURTHER = ("demo", "replay", "version")
 
 
@@ -47,7 +48,7 @@ def test_the_page_about_the_command_line_has_the_exit_codes() -> None:
         assert f"| {code} | {words} |" in page
 
 
-@pytest.mark.parametrize("command", [name for name in (*COMMANDS, *FURTHER) if name != "serve"])
+@pytest.mark.parametrize("command", (*COMMANDS, *FURTHER))
 def test_every_command_explains_itself_with_an_example(offline: CommandLine, command: str) -> None:
     usage, _, rest = offline(command, "--help").stdout.partition("\n")
     assert command in usage
@@ -78,11 +79,12 @@ def test_help_loads_none_of_the_slow_modules() -> None:
         (["--loop-delay", "-1"], "--loop-delay"),
         (["--max-turn-sec", "-1"], "--max-turn-sec"),
         (["--sandbox", "none"], "--sandbox"),
-        (["--agent", "command"], "needs config.command"),
-        (["--agent", "codex", "--", "true"], "for agent 'command' only"),
+        (["--agent", "command"], "needs a command: -- PROGRAM ARGS"),
+        (["--agent", "codex", "--", "true"], "a command behind -- is for --agent command only"),
         (["--env", "NOT_SET_ANYWHERE"], "NOT_SET_ANYWHERE"),
         (["--env", "1A=b"], "1A"),
         (["--no-such-option"], "--no-such-option"),
+        (["checkout", "now then"], "did you mean: cody run -- checkout 'now then'"),
     ],
 )
 def test_wrong_usage_names_the_option_and_starts_nothing(
@@ -100,8 +102,44 @@ def test_wrong_usage_names_the_option_and_starts_nothing(
 )
 def test_without_a_server_it_says_how_to_get_one(offline: CommandLine, arguments: list[str]) -> None:
     done = offline(*arguments, code=exits.UNREACHABLE)
-    assert "no Cody server answers" in done.stderr
-    assert "cody serve" in done.stderr
+    assert "no runs yet" in done.stderr
+    assert "cody run" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not offline.state_dir.exists()
+
+
+def test_a_server_that_was_named_wrongly_is_not_to_be_started_here(offline: CommandLine) -> None:
+    done = offline("runs", code=exits.UNREACHABLE, CODY_URL="http://127.0.0.1:1")
+    assert "no Cody server answers at http://127.0.0.1:1" in done.stderr
+    assert "unset CODY_URL" in done.stderr
+    assert "cody serve" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [name for name in MODULES if name != "projector"])
+def test_the_shell_completes_the_options_of_commands_that_parse_their_own(offline: CommandLine, command: str) -> None:
+    usage = offline(command, "--help").stdout.partition("\n\n")[0]
+    words = {"_CODY_COMPLETE": "complete_bash", "COMP_WORDS": f"cody {command} --", "COMP_CWORD": "2"}
+    assert set(re.findall(r"(--[a-z-]+)", usage)) | {"--help"} == set(offline(code=None, **words).stdout.split())
+
+
+def test_the_shell_completes_the_values_of_a_choice(offline: CommandLine) -> None:
+    words = {"_CODY_COMPLETE": "complete_bash", "COMP_WORDS": "cody serve --on-shutdown fi", "COMP_CWORD": "3"}
+    assert offline(code=None, **words).stdout.split() == ["finish-turn"]
+
+
+def test_a_state_folder_that_is_a_file_is_told(offline: CommandLine) -> None:
+    offline.state_dir.touch()
+    for command in (["run"], ["runs"], ["stop"], ["serve"]):
+        done = offline(*command, code=exits.ERROR)
+        assert f"{offline.state_dir} is no folder" in done.stderr
+        assert "CODY_STATE_DIR (--state-dir)" in done.stderr
+
+
+def test_a_state_folder_that_can_not_be_written_is_told(offline: CommandLine) -> None:
+    (offline.state_dir / "server.start").mkdir(parents=True)
+    done = offline("run", "--", "true", code=exits.ERROR)
+    assert f"the state folder {offline.state_dir} can't be used (" in done.stderr
+    assert "CODY_STATE_DIR (--state-dir)" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -98,8 +98,8 @@ async def test_tools_that_the_model_may_use(tmp_path: Path, repo: Path) -> None:
                 "calls exec",
                 "failed: exit code 3",
             ]
-            elsewhere = await asyncio.to_thread(command, *SUBMIT, "x", *tools, "--working-dir", "/usr", code=2)
-            assert "workingDir" in elsewhere.stderr
+            elsewhere = await asyncio.to_thread(command, *SUBMIT, "x", *tools, "--working-dir", "/usr", code=1)
+            assert "--working-dir" in elsewhere.stderr
         finally:
             await asyncio.to_thread(server.discard)
     assert [tool["name"] for tool in wire.requests[0].body["tools"]] == ["read_file", "exec"]
@@ -221,6 +221,24 @@ def test_a_projector_needs_a_redis_and_ends_when_told(alone: CommandLine, valkey
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     assert process.returncode == 0
+
+
+async def test_a_worker_without_a_database_says_that_it_archives_nothing(
+    alone: CommandLine, valkey_url: str, tmp_path: Path, eventually: Wait
+) -> None:
+    shared = tmp_path / "shared.sqlite3"
+    for database_url in ("", f"sqlite:///{shared}"):
+        process = alone.start("worker", REDIS_URL=valkey_url, DATABASE_URL=database_url)
+        try:
+            told = await asyncio.to_thread(read_until, process.stdout, "working on up to")
+            if database_url:
+                await eventually(shared.exists, "a worker with a database archives")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(process.communicate, None, 30)
+        assert process.returncode == 0
+        assert ("archiving nothing" in told) == (not database_url)
+    assert not (alone.state_dir / "archive.sqlite3").exists()
 
 
 async def test_dead_letters_are_listed_retried_and_dropped(alone: CommandLine, redis: Redis, valkey_url: str) -> None:

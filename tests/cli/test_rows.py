@@ -41,7 +41,7 @@ def shown(found: list[Row]) -> list[str]:
         (event("run_completed", source="stop_file"), "✔ run completed by the stop file"),
         (
             event("run_failed", error={"code": "rate_limit", "message": "429", "retryable": True}),
-            "✘ run failed: rate_limit 429 (trying again may help)",
+            "✘ run failed: rate_limit: 429 (trying again may help)",
         ),
         (
             event(
@@ -54,7 +54,7 @@ def shown(found: list[Row]) -> list[str]:
         ),
         (
             event("turn_failed", exitCode=1, durationMs=100, error={"code": "agent_failed", "message": "exit 1"}),
-            "✘ turn 2 failed after 0.1 s: agent_failed exit 1",
+            "✘ turn 2 failed after 0.1 s: agent_failed: exit 1",
         ),
         (
             event("output_dropped", stream="stdout", bytes=2048, logOffset=5),
@@ -67,7 +67,7 @@ def shown(found: list[Row]) -> list[str]:
         ),
         (event("test_run_completed", passed=6, failed=1, skipped=2), "✘ tests: 6 passed, 1 failed, 2 skipped"),
         (event("warning", code="slow", message="the disk"), "! slow: the disk"),
-        (event("custom", name="my.event", data={"a": 1}), "· my.event {'a': 1}"),
+        (event("custom", name="my.event", data={"a": 1}), "· my.event {\"a\":1}"),
     ],
 )
 def test_one_sentence(given: RunEvent, text: str) -> None:

@@ -155,17 +155,17 @@ class Machine:
                 os.kill(pid, signal.SIGCONT)
         self.stopped.clear()
 
-    async def end(self) -> None:
-        """Stop the worker in order, then switch the machine off."""
+    async def end(self, deadline_s: float = DEADLINE_S) -> None:
+        """Stop the worker in order, then switch the machine off; fails when it does not end."""
         self.thaw()
         with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
             worker = psutil.Process(self.pid)
             worker.terminate()
-            _, alive = await asyncio.to_thread(psutil.wait_procs, [worker], DEADLINE_S)
+            _, alive = await asyncio.to_thread(psutil.wait_procs, [worker], deadline_s)
             if alive:
                 await asyncio.to_thread(self.off)
                 said = self.log.read_text(encoding="utf-8", errors="replace")[-2_000:]
-                raise AssertionError(f"worker {self.name} did not end within {DEADLINE_S} s of SIGTERM: {said}")
+                raise AssertionError(f"worker {self.name} did not end within {deadline_s} s of SIGTERM: {said}")
         await asyncio.to_thread(self.off)
 
     def off(self) -> None:

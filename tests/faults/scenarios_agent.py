@@ -215,9 +215,10 @@ async def clock_stepped(seed: int) -> Measured:
         await run.marks_of(1)
         fault_ns = boottime_ns()
         for step in ("+3600", "-3600"):
+            known = {_hour(event) for event in run.events}
             clock.write_text(step, encoding="ascii")
-            # Longer than a lease: it was renewed under the new time.
-            await asyncio.sleep(1.5 * set_up.ttl_ms / 1000)
+            await run.until(lambda known=known: _hour(run.events[-1]) not in known, "the clock was stepped")  # type: ignore[misc]
+            await set_up.renewals(run, 4)  # more than a lease long, under the new time
             await run.more(40)
         end = await run.end()
         assert (end.status, end.fence, len(run.of("turn_started"))) == ("completed", 1, 1), end

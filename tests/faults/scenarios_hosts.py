@@ -12,6 +12,9 @@ from tests.faults import evidence
 from tests.faults.machines import agents, guards, marked
 from tests.faults.stage import Measured, boottime_ns, stage, until
 
+DEFAULT_TTL_MS = 15_000
+AGENT_START_MS = 2_000
+"""From the claim to the agent's first line, on a busy machine."""
 DAEMON_AGENT = Path(__file__).with_name("daemon_agent.py")
 
 
@@ -31,6 +34,25 @@ async def supervisor_killed(seed: int) -> Measured:
         return await set_up.measure(run, fault_ns)
 
 
+async def supervisor_killed_default(seed: int) -> Measured:
+    """kill -9 with the default lease: another machine goes on within the lease and a scan (a third of it)."""
+    async with stage(seed, ttl_ms=DEFAULT_TTL_MS) as set_up:
+        first = await set_up.machine("a", grace_s=5.0)
+        run = await set_up.run()
+        await run.marks_of(1)
+        await set_up.machine("b", grace_s=5.0)
+        await set_up.jitter(5.0)
+        fault_ns = boottime_ns()
+        first.kill()
+        await run.marks_of(2)
+        end = await run.end()
+        assert (end.status, end.fence) == ("completed", 2), end
+        found = await set_up.measure(run, fault_ns)
+        assert found.takeover_ms is not None
+        assert found.takeover_ms < DEFAULT_TTL_MS * 4 / 3 + AGENT_START_MS, found
+        return found
+
+
 async def supervisor_restarted(seed: int) -> Measured:
     """kill -9 of the only supervisor; a new one on the same machine goes on."""
     async with stage(seed) as set_up:
@@ -48,7 +70,7 @@ async def supervisor_restarted(seed: int) -> Measured:
 
 
 async def supervisor_frozen(seed: int) -> Measured:
-    """SIGSTOP of the supervisor for three leases, while another machine takes over; then SIGCONT."""
+    """SIGSTOP of the supervisor, until another machine has worked for longer than a lease; then SIGCONT."""
     async with stage(seed) as set_up:
         first = await set_up.machine("a")
         run = await set_up.run()
@@ -57,16 +79,17 @@ async def supervisor_frozen(seed: int) -> Measured:
         await set_up.jitter()
         fault_ns = boottime_ns()
         first.freeze()
-        await asyncio.sleep(3 * set_up.ttl_ms / 1000)
+        # Its successor has worked for longer than a lease.
+        await run.marks_of(2, 150)
         first.thaw()
-        await run.marks_of(2, 40)
+        await run.marks_of(2, 190)
         end = await run.end()
         assert (end.status, end.fence) == ("completed", 2), end
         return await set_up.measure(run, fault_ns)
 
 
 async def supervisor_frozen_alone(seed: int) -> Measured:
-    """SIGSTOP of the only supervisor for three leases, then SIGCONT: it lost its lease and takes the run up anew."""
+    """SIGSTOP of the only supervisor until its lease is over, then SIGCONT: it lost its lease and takes the run up anew."""
     async with stage(seed) as set_up:
         only = await set_up.machine("a")
         run = await set_up.run()
@@ -74,7 +97,8 @@ async def supervisor_frozen_alone(seed: int) -> Measured:
         await set_up.jitter()
         fault_ns = boottime_ns()
         only.freeze()
-        await asyncio.sleep(3 * set_up.ttl_ms / 1000)
+        await until(lambda: not marked(run.run_id), "the guard has ended the agent")
+        await until(lambda: set_up.is_free(run), "the lease is over")
         only.thaw()
         await run.marks_of(2)
         end = await run.end()
@@ -109,8 +133,7 @@ async def guard_frozen_with_supervisor(seed: int) -> Measured:
         (guard,) = guards(run.run_id)
         fault_ns = boottime_ns()
         first.freeze(guard)
-        await run.marks_of(2)
-        await asyncio.sleep(2 * set_up.ttl_ms / 1000)
+        await run.marks_of(2, 100)
         first.thaw()
         end = await run.end()
         assert (end.status, end.fence) == ("completed", 2), end

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from cody.contracts.run import RunSnapshot, StartRunRequest
 from cody.settings import load_settings
-from cody.store import events
+from cody.store import events, keys
 from cody.store.clients import connect
 from cody.store.embedded import EmbeddedServer
 from cody.store.server_binary import find_server_binary
@@ -181,6 +181,37 @@ class Stage:
     async def jitter(self, at_most_s: float = 0.4) -> None:
         """The moment of the fault differs from try to try."""
         await asyncio.sleep(self.rng.uniform(0, at_most_s))
+
+    async def is_free(self, run: Watched) -> bool:
+        """Nobody holds the run's lease."""
+        return not await self.redis.exists(keys.lock(run.run_id))
+
+    async def died_in_time(self, run: Watched, fault_ns: int) -> None:
+        """Wait for the end of the agent, which must come first, and of its lease, of which nobody can be asked."""
+        await until(lambda: not marked(run.run_id), "the agent is ended")
+        (life,) = evidence.lifetimes(run.evidence)
+        over_ns = fault_ns + self.ttl_ms * evidence.NS_PER_MS
+        assert life.last_ns < over_ns, "the agent outlived its lease"
+        # A Redis that is back before that still knows whose the run is, and nothing would have to be taken up.
+        await until(lambda: boottime_ns() > over_ns, "the lease is over")
+
+    async def renewals(self, run: Watched, count: int) -> None:
+        """The run's lease was renewed so often."""
+        before_ms, seen = await self.redis.pttl(keys.lock(run.run_id)), 0
+
+        async def renewed() -> bool:
+            nonlocal before_ms, seen
+            left_ms = await self.redis.pttl(keys.lock(run.run_id))
+            seen += left_ms > before_ms
+            before_ms = left_ms
+            return seen >= count
+
+        await until(renewed, f"{count} renewals")
+
+    async def end_machines(self) -> None:
+        """Stop every worker now, in order."""
+        machines, self.machines = self.machines, []
+        await asyncio.gather(*(machine.end() for machine in machines))
 
     async def stream(self, run: Watched) -> list[Event]:
         """All events that Redis has for this run."""

@@ -15,9 +15,12 @@ import pytest
 from redis.asyncio import Redis
 
 from cody.contracts.run_config import RunConfig
-from cody.store import keys, leases, runs
+from cody.errors import StreamTrimmed
+from cody.store import events, keys, leases, runs
 from cody.store.events import Answer, Commit, PendingEvent, commit
 from cody.store.leases import Claim
+from harness.tail import Reading, TailHub
+from harness.tail_pages import Batch
 from tests.faults import evidence
 from tests.faults.machines import REPOSITORY, agents, guards, marked
 from tests.faults.scenarios_hosts import DAEMON_AGENT
@@ -114,6 +117,50 @@ async def test_only_the_sequence_number_keeps_a_repeated_call_from_adding_twice(
     # A writer that asked the store where it is, instead of knowing: it adds again.
     assert (await write((await write(2)).last_seq + 1)).answer is Answer.OK
     assert await redis.xlen(keys.events(run_id)) == 3
+
+
+async def test_only_the_owners_name_in_the_lock_keeps_a_late_release_from_opening_it(redis: Redis) -> None:
+    run_id, _ = await owned(redis)
+    await redis.delete(keys.lock(run_id))  # as after the lease of the first one
+    await taken(redis, run_id)
+    assert not await leases.release(redis, run_id, worker_id="the first one")
+    assert await redis.exists(keys.lock(run_id))
+    # A release that does not look whose it is: a third one gets in beside the second.
+    await redis.delete(keys.lock(run_id))
+    assert await taken(redis, run_id) == 3
+
+
+async def test_only_the_idempotency_key_makes_equal_requests_one_run(redis: Redis) -> None:
+    config = RunConfig(working_dir="/r")
+
+    async def create(key: str | None) -> str:
+        return await runs.create(redis, str(uuid.uuid4()), epic_id="e", config=config, now_ms=1, idempotency_key=key)
+
+    assert len({await create("k") for _ in range(5)}) == 1
+    assert len({await create(None) for _ in range(5)}) == 5
+
+
+async def test_only_the_numbers_show_a_reader_that_events_are_missing(redis: Redis, valkey_url: str) -> None:
+    run_id, fence = await owned(redis)
+    some = [PendingEvent("warning", "t", b'{"code":"c","message":"m"}')] * 20
+    await commit(redis, run_id, fence=fence, first_seq=2, events=some)
+    hub = TailHub(valkey_url, redis)
+    reading = hub.follow(run_id, await hub.open(run_id, "0"))
+    (batch, place) = await anext_part(reading)
+    reading.sent(batch, place, 5)
+    await redis.xtrim(keys.events(run_id), maxlen=3, approximate=False)
+    hub.pages.forget(run_id)
+    # What Redis has after the reader's place looks as good as any answer.
+    assert [frame.seq for frame in await events.after(redis, run_id, batch.frames[4].id)] == [19, 20, 21]
+    with pytest.raises(StreamTrimmed):
+        await reading.next()
+    await reading.aclose()
+
+
+async def anext_part(reading: Reading) -> tuple[Batch, int]:
+    found = await reading.next()
+    assert found is not None
+    return found
 
 
 async def test_only_the_sweep_ends_a_daemon_whose_guard_and_supervisor_were_killed() -> None:

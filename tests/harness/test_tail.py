@@ -145,3 +145,16 @@ async def test_the_last_reader_takes_the_tail_with_it(redis: Redis, valkey_url: 
         assert hub.watched == 0
         with pytest.raises(Exception, match="no run"):
             await hub.open(str(uuid.uuid4()), "0")
+
+
+async def test_who_asks_for_the_oldest_is_not_given_what_was_trimmed_a_moment_ago(
+    redis: Redis, valkey_url: str
+) -> None:
+    run = await OwnedRun.create(redis)
+    await run.add(50)
+    hub = TailHub(valkey_url, redis)
+    for oldest in (1, 42):
+        await redis.xtrim(keys.events(run.run_id), maxlen=52 - oldest, approximate=False)
+        reading = hub.follow(run.run_id, await hub.open(run.run_id, "0"))
+        assert (await anext(reading))[0].seq == oldest
+        await reading.aclose()

@@ -52,7 +52,7 @@ def stamped(payloads: Iterable[Payload], opening: ResponseStart = START) -> list
         new_id=counting(),
         trace=lambda: TRACE,
     )
-    return stamper.stamp_all(payloads)
+    return [stamper.stamp(payload) for payload in payloads]
 
 
 def counting() -> Callable[[], UUID]:

@@ -26,14 +26,15 @@ from cody.contracts.run_events import (
 )
 from cody.contracts.wire import utc_text
 from cody.pipeline.archive import Archive
-from cody.pipeline.run_projector import RunPace, RunProjector
+from cody.pipeline.projecting import Pace
+from cody.pipeline.run_projector import RunProjector
 from cody.store import events, leases, runs
 from cody.store.archive_news import ArchiveNews
 from cody.store.archive_source import ArchiveSource
 from cody.store.events import Answer, Frame, PendingEvent
 from cody.store.leases import Claim
 
-FAST = RunPace(gather_s=0.0, block_ms=50, claim_every_s=0.1, claim_idle_ms=300)
+FAST = Pace(gather_s=0.0, block_ms=50, claim_every_s=0.1, claim_idle_ms=300)
 """Claims soon: what Redis sends to a projector that is just being cancelled belongs to the next one."""
 
 
@@ -127,7 +128,7 @@ def logged(tail: str, turn: int = 1) -> LogUpdated:
 
 @asynccontextmanager
 async def projector(
-    url: str, redis: Redis, archive: Archive, *, pace: RunPace = FAST, run_ttl_s: int = 1_000
+    url: str, redis: Redis, archive: Archive, *, pace: Pace = FAST, run_ttl_s: int = 1_000
 ) -> AsyncIterator[RunProjector]:
     """A projector that is not running yet."""
     news = ArchiveNews(url, redis)

@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cody.pipeline.archive import Archive
-from cody.pipeline.run_projector import RunPace, RunProjector
+from cody.pipeline.projecting import Pace
+from cody.pipeline.run_projector import RunProjector
 from cody.store.archive_news import ArchiveNews
 from cody.store.archive_source import ArchiveSource
 from cody.store.clients import connect
 
-PACE = RunPace(gather_s=0.0, block_ms=50, claim_every_s=0.0, claim_idle_ms=0)
+PACE = Pace(gather_s=0.0, block_ms=50, claim_every_s=0.0, claim_idle_ms=0)
 
 
 class StopsBeforeAck(ArchiveNews):

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from cody.contracts.run import TurnRecord
 from cody.errors import ConfigurationError
 from cody.pipeline.archive import Archive, FenceRaised
 from cody.pipeline.archive.engine import archive_url, make_engine
@@ -114,6 +117,27 @@ async def test_the_migrations_make_the_tables_that_the_code_declares(
 
     async with engine_of(database_url, tmp_path).connect() as connection:
         assert await connection.run_sync(differences) == []
+
+
+async def test_an_archive_of_the_first_schema_keeps_its_rows(
+    archive: Archive, database_url: str, tmp_path: Path
+) -> None:
+    def first_schema(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+
+    record = TurnRecord(run_id="r", turn=1, status="completed", started_at="2026-01-31T09:00:00.000Z", response_id="x")
+    async with engine_of(database_url, tmp_path).begin() as connection:
+        await connection.run_sync(first_schema)
+        await connection.execute(
+            text("INSERT INTO turns VALUES ('r', 1, 'completed', 'x', NULL, :at, NULL, :record)"),
+            {"at": record.started_at, "record": record.model_dump_json(by_alias=True)},
+        )
+    assert await archive.turn_records("r") == [record]
+    assert await scalar(database_url, tmp_path, f"SELECT version_num FROM {VERSION_TABLE}") == SCHEMA
+    assert await scalar(database_url, tmp_path, "SELECT count(*) FROM turns WHERE trace_id IS NULL") == 1
 
 
 def test_the_newest_migration_is_the_one_that_the_code_expects() -> None:

@@ -17,16 +17,20 @@ from cody.pipeline.hydrator import Hydrator, events_of, hydrate
 from cody.store import keys
 from cody.store.response_events import GROUP
 from tests.conftest import Wait
-from tests.pipeline.serving import kinds, served, texts
+from tests.pipeline.serving import Served, kinds, served, texts
 from tests.pipeline.wire_server import Reply, WireServer, http_error, sse
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAST_DELTA = b'"delta":"!"'
 
 
-async def failed(reply: Reply) -> tuple[Response, ErrorInfo]:
-    async with WireServer(reply) as wire, served(openai=wire) as one:
-        response = await one.answered()
+BOTH = pytest.mark.parametrize("provider_id", ["openai", "anthropic"])
+DELTA = {"openai": LAST_DELTA, "anthropic": b'"text_delta"'}
+
+
+async def failed(provider_id: str, reply: Reply) -> tuple[Response, ErrorInfo]:
+    async with WireServer(reply) as wire, served(openai=wire, anthropic=wire) as one:
+        response = await one.answered(provider_id)
     assert len(wire.requests) == 1, "whatever the reply, it was asked for once"
     assert response.status == "error"
     assert response.error is not None
@@ -34,33 +38,51 @@ async def failed(reply: Reply) -> tuple[Response, ErrorInfo]:
     return response, response.error
 
 
-async def test_a_wrong_key() -> None:
-    response, error = await failed(http_error("openai", "401"))
+@BOTH
+async def test_a_wrong_key(provider_id: str) -> None:
+    response, error = await failed(provider_id, http_error(provider_id, "401"))
     assert (error.code, (error.details or {})["retryable"]) == ("auth_error", False)
     assert kinds(response) == ["message of user"]
 
 
-async def test_too_many_requests() -> None:
-    _, error = await failed(http_error("openai", "429", ("retry-after", "20")))
+@BOTH
+async def test_too_many_requests(provider_id: str) -> None:
+    _, error = await failed(provider_id, http_error(provider_id, "429", ("retry-after", "20")))
     assert error.code == "rate_limited"
     assert (error.details or {})["retry_after_s"] == 20
 
 
-async def test_a_provider_in_trouble() -> None:
-    _, error = await failed(http_error("openai", "500"))
+@BOTH
+async def test_a_provider_in_trouble(provider_id: str) -> None:
+    _, error = await failed(provider_id, http_error(provider_id, "500"))
     assert (error.code, (error.details or {})["retryable"]) == ("provider_error", True)
 
 
-async def test_an_answer_that_is_dropped_in_its_midst_keeps_what_came() -> None:
-    response, error = await failed(sse("openai", "message").broken("cut", after=LAST_DELTA))
+@BOTH
+async def test_an_answer_that_is_dropped_in_its_midst_keeps_what_came(provider_id: str) -> None:
+    reply = sse(provider_id, "message").broken("cut", after=DELTA[provider_id])
+    response, error = await failed(provider_id, reply)
     assert error.code == "stream_dropped"
     assert len(texts(response)) == 1
     assert texts(response)[0]
 
 
-async def test_a_chunk_that_is_no_event() -> None:
-    _, error = await failed(sse("openai", "malformed_json"))
+@BOTH
+async def test_a_chunk_that_is_no_event(provider_id: str) -> None:
+    _, error = await failed(provider_id, sse(provider_id, "malformed_json"))
     assert error.code == "malformed_chunk"
+
+
+async def in_its_midst(one: Served, hydrator: Hydrator | None = None) -> str:
+    """The id of an answer of which a client has seen the first delta."""
+    told = await one.submit()
+    async with aclosing(events_of(one.http, told.run_id)) as events:
+        async for event_id, event in events:
+            if hydrator is not None:
+                hydrator.feed(event, event_id=event_id)
+            if event.type == "item_delta":
+                break
+    return told.run_id
 
 
 async def test_a_failed_turn_is_no_part_of_the_thread() -> None:
@@ -76,44 +98,34 @@ async def test_a_failed_turn_is_no_part_of_the_thread() -> None:
 async def test_an_answer_that_the_user_aborts(eventually: Wait) -> None:
     reply = sse("openai", "message").broken("silence", after=LAST_DELTA)
     async with WireServer(reply) as wire, served(openai=wire) as one:
-        told = await one.submit()
         hydrator = Hydrator()
-        async with aclosing(events_of(one.http, told.run_id)) as events:
-            async for event_id, event in events:
-                hydrator.feed(event, event_id=event_id)
-                if event.type == "item_delta":
-                    break
-        answer = await one.http.post(f"/api/v2/responses/{told.run_id}/abort", json={"reason": "enough"})
-        assert (answer.status_code, answer.json()) == (200, {"runId": told.run_id, "status": "aborted"})
-        response = await hydrate(one.http, told.run_id, hydrator=hydrator)
-        assert response == await one.persisted(told.run_id)
+        response_id = await in_its_midst(one, hydrator)
+        answer = await one.http.post(f"/api/v2/responses/{response_id}/abort", json={"reason": "enough"})
+        assert (answer.status_code, answer.json()) == (200, {"runId": response_id, "status": "aborted"})
+        response = await hydrate(one.http, response_id, hydrator=hydrator)
+        assert response == await one.persisted(response_id)
         assert response.status == "aborted"
         assert response.error is not None
         assert (response.error.code, response.error.message) == ("aborted_by_user", "enough")
         assert texts(response)[0], "what came before the abort stays"
         async with asyncio.timeout(20):
             await wire.closed_by_client.wait()
-        again = await one.http.post(f"/api/v2/responses/{told.run_id}/abort")
+        again = await one.http.post(f"/api/v2/responses/{response_id}/abort")
         assert (again.status_code, again.json()["error"]["code"]) == (409, "conflict")
 
 
 async def test_a_server_killed_in_the_midst_of_an_answer_leaves_none_in_progress() -> None:
     reply = sse("openai", "message").broken("silence", after=LAST_DELTA)
     async with WireServer(reply) as wire, served(openai=wire) as one:
-        told = await one.submit()
         hydrator = Hydrator()
-        async with aclosing(events_of(one.http, told.run_id)) as events:
-            async for event_id, event in events:
-                hydrator.feed(event, event_id=event_id)
-                if event.type == "item_delta":
-                    break
+        response_id = await in_its_midst(one, hydrator)
         one.server.end(signal.SIGKILL)
         await one.restart()
         async with one.server.redis() as redis:
             # As when the lease of the dead one runs out.
-            await redis.delete(keys.response_publisher(told.run_id))
-        response = await hydrate(one.http, told.run_id, hydrator=hydrator)
-        assert response == await one.persisted(told.run_id)
+            await redis.delete(keys.response_publisher(response_id))
+        response = await hydrate(one.http, response_id, hydrator=hydrator)
+        assert response == await one.persisted(response_id)
     assert response.status == "error"
     assert response.error is not None
     assert response.error.code == "publisher_lost"
@@ -122,14 +134,10 @@ async def test_a_server_killed_in_the_midst_of_an_answer_leaves_none_in_progress
 async def test_a_server_that_is_stopped_says_so_in_its_answers() -> None:
     reply = sse("openai", "message").broken("silence", after=LAST_DELTA)
     async with WireServer(reply) as wire, served(openai=wire) as one:
-        told = await one.submit()
-        async with aclosing(events_of(one.http, told.run_id)) as events:
-            async for _, event in events:
-                if event.type == "item_delta":
-                    break
+        response_id = await in_its_midst(one)
         assert await asyncio.to_thread(one.server.end) == 0
         await one.restart()
-        response = await one.ended(told.run_id)
+        response = await one.ended(response_id)
     assert response.error is not None
     assert response.error.code == "server_stopped", (response.error, one.server.log.parent)
 

@@ -17,7 +17,7 @@ from cody.contracts.run_config import RunConfig
 from cody.errors import NotFound
 from cody.pipeline import export_markdown as markdown
 from cody.pipeline.archive import Archive, ResponseRow
-from cody.pipeline.export import EVENTS_AT_ONCE, export_run, export_thread, unsealed
+from cody.pipeline.export import EVENTS_AT_ONCE, RESPONSES_AT_ONCE, export_run, export_thread, unsealed
 from cody.pipeline.run_projector import RunProjector
 from tests.pipeline.live_runs import answered, called, live_run, redis_frames, said, until_still
 
@@ -154,3 +154,17 @@ def test_no_text_gets_out_of_its_place(text: str) -> None:
 )
 def test_an_item_of_another_shape_is_shown_and_ends_nothing(item: dict[str, Any]) -> None:
     markdown.event({"type": "turn_item", "item": item})
+
+
+async def test_a_thread_of_any_length_is_whole(archive: Archive) -> None:
+    """Several begin in the same millisecond; one begins while the export is under way."""
+    count = 1_000 + 2 * RESPONSES_AT_ONCE + 7
+    expected = [f"r{number:05}" for number in range(count)]
+    for number, id in enumerate(expected):
+        await put(archive, answer(id, 1_000 + number // 9))
+    pieces = await export_thread(archive, "thread-1", "jsonl")
+    head = json.loads(await anext(pieces))
+    await put(archive, answer("later", 9_000))
+    found = lines(await whole(pieces))
+    assert head == {"kind": "thread", "threadId": "thread-1", "responses": count}
+    assert [line["response"]["id"] for line in found] == expected

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from cody.contracts.wire import utc_text
 from cody.pipeline.archive import Archive, EventRow, RunBatch
-from cody.pipeline.run_projector import BATCH_BYTES, RunPace, RunProjector
+from cody.pipeline.run_projector import BATCH_BYTES, Pace, RunProjector
 from cody.store import control, keys, runs
 from cody.store.archive_news import GROUP, ArchiveNews, Lag
 from tests.conftest import Wait
@@ -130,7 +130,7 @@ async def test_news_that_a_dead_projector_had_taken_are_claimed(
     dead = ArchiveNews(valkey_url, redis)
     assert [news.run_id for news in await dead.read("dead", count=10, block_ms=50)] == [run.run_id]
     await dead.aclose()
-    pace = RunPace(gather_s=0.0, block_ms=20, claim_every_s=0.0, claim_idle_ms=0)
+    pace = Pace(gather_s=0.0, block_ms=20, claim_every_s=0.0, claim_idle_ms=0)
     async with projector(valkey_url, redis, archive, pace=pace) as living, running(living):
 
         async def all_acknowledged() -> bool:

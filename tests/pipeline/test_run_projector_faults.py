@@ -16,7 +16,8 @@ from redis.asyncio import Redis
 
 from cody.errors import CodyError
 from cody.pipeline.archive import Archive, ArchiveUnavailable, FenceRaised
-from cody.pipeline.run_projector import RunPace, RunProjector
+from cody.pipeline.projecting import Pace
+from cody.pipeline.run_projector import RunProjector
 from cody.store import keys
 from cody.store.clients import connect
 from cody.store.embedded import EmbeddedServer
@@ -36,7 +37,7 @@ from tests.pipeline.live_runs import (
 from tests.pipeline.postgres_server import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
-CLAIMS_AT_ONCE = RunPace(gather_s=0.0, block_ms=20, claim_every_s=0.0, claim_idle_ms=0)
+CLAIMS_AT_ONCE = Pace(gather_s=0.0, block_ms=20, claim_every_s=0.0, claim_idle_ms=0)
 
 
 @contextlib.asynccontextmanager

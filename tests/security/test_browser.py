@@ -231,6 +231,34 @@ def test_no_answer_may_be_framed_read_or_run_elsewhere(browser: httpx2.Client, s
         assert not [name for name in headers if name.lower().startswith("access-control-")]
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "GARBAGE\r\n\r\n",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        "GET /api/runs HTTP/1.1\r\nHOST Content-Length: 1\r\nContent-Length: 2\r\n\r\nxx",
+        "POST /api/runs HTTP/1.1\r\nHOST Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /metrics",
+        "POST /api/runs HTTP/1.1\r\nHOST Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "GET /api/runs HTTP/1.1\r\nHOST Authorization : Bearer x\r\n\r\n",
+        "GET /api/runs HTTP/1.1\r\nHOST X: folded\r\n line\r\n\r\n",
+        "GET /api/runs HTTP/1.1\r\nHOST X: a\0b\r\n\r\n",
+        "GET /api/runs HTTP/1.1\nHOST \n",
+    ],
+)
+def test_what_two_servers_could_read_in_two_ways_is_refused_with_the_same_headers(
+    server: CodyServer, broken: str
+) -> None:
+    """A request that hides another one behind it, from a proxy or a browser."""
+    request = broken.replace("HOST ", f"Host: 127.0.0.1:{server.port}\r\n{server.auth_line}")
+    status, headers, body = server.raw(request.encode())
+    assert status == 400
+    assert headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
+    assert (headers["x-content-type-options"], headers["x-frame-options"]) == ("nosniff", "DENY")
+    assert (headers["cache-control"], headers["connection"]) == ("no-store", "close")
+    assert json.loads(body)["error"]["code"] == "invalid_request"
+    assert b"HTTP/1.1" not in body, "one answer, to one request"
+
+
 @pytest.mark.parametrize("path", ["/", "/healthz", f"{UNKNOWN}/stream"])
 def test_a_web_socket_is_not_opened(
     server: CodyServer, browser: httpx2.Client, stranger: httpx2.Client, path: str

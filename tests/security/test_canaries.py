@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx2
+import psutil
+import pytest
 
-from tests.security.asking import ended_run, start_body
+from tests.security.asking import START, ended_run, start_body, stream_of
 from tests.security.conftest import Launch
-from tests.server.cody_server import REPOSITORY, clean_environment
+from tests.server.cody_server import REPOSITORY, CodyServer, clean_environment
+
+Eventually = Callable[..., Awaitable[None]]
 
 OF_THE_RUN = "runCanary/7f3+Q=zz-0123456789"
+IN_A_URL = "urlCanary_2468024680"
 OF_THE_HOST = "hostCanary_998877665544"
 CONFIGURED = "the-configured-canary-value"
 TOKEN = "the-token-canary-0123456789"
 LEAK = """
 import base64, json, os, pathlib, sys, urllib.parse
 others = pathlib.Path("others.txt").read_text().split()
-for secret in (os.environ["MY_API_KEY"], os.environ["OPENAI_API_KEY"], *others):
+url = os.environ["DATABASE_URL"]
+for secret in (os.environ["MY_API_KEY"], os.environ["OPENAI_API_KEY"], url.split(":")[2].split("@")[0], *others):
     print("plain", secret, flush=True)
     print(json.dumps({"__cody_event__": {"type": "note", "data": {"deep": json.dumps({"k": secret})}}}), flush=True)
     print(json.dumps({"__cody_event__": {"type": "file_written", "path": "dir/" + secret.replace("/", "_")}}), flush=True)
@@ -38,7 +46,26 @@ def forms(secret: str) -> list[bytes]:
     return [raw, json.dumps(secret)[1:-1].encode(), quote(secret, safe="").encode(), raw.hex().encode(), *shifted]
 
 
-def test_no_answer_and_no_file_of_the_server_has_a_secret(launched: Launch, workspace: Path) -> None:
+def assert_clean(sinks: Mapping[str, bytes], *secrets: str) -> None:
+    for name, content in sinks.items():
+        for secret in secrets:
+            for form in forms(secret):
+                assert form not in content, f"{form!r} in {name}"
+
+
+def files_of(server: CodyServer) -> dict[str, bytes]:
+    """All that is in the state folder now."""
+    found = {}
+    for path in server.state_dir.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # Redis and SQLite replace theirs as they like
+            if path.is_file() and not path.is_symlink():
+                found[str(path.relative_to(server.state_dir))] = path.read_bytes()
+    return found
+
+
+async def test_no_answer_and_no_file_of_the_server_has_a_secret(
+    launched: Launch, workspace: Path, eventually: Eventually
+) -> None:
     server = launched(
         CODY_TOKEN=TOKEN,
         OPENAI_API_KEY=OF_THE_HOST,
@@ -46,14 +73,21 @@ def test_no_answer_and_no_file_of_the_server_has_a_secret(launched: Launch, work
         CODY_LOG_LEVEL="debug",
     )
     (workspace / "others.txt").write_text(f"{CONFIGURED} {TOKEN}")
-    body = start_body(workspace, LEAK, env={"MY_API_KEY": OF_THE_RUN})
+    url = f"postgresql://app:{IN_A_URL}@db.example/app"
+    body = start_body(workspace, LEAK, env={"MY_API_KEY": OF_THE_RUN, "DATABASE_URL": url, "PLAIN": "shown-as-it-is"})
     headers = {"Authorization": f"Bearer {TOKEN}"}
     answers: dict[str, bytes] = {}
     with httpx2.Client(base_url=server.url, headers=headers, timeout=60) as client:
         run, stream = ended_run(client, body)
         answers["stream"] = stream
         asked = [run, f"{run}/status", f"{run}/turns", f"{run}/turns/1", f"{run}/turns/1/output", f"{run}/prompt"]
+        asked += [f"{run}/turns/1/prompt", f"{run}/logs/codys-log.md"]
         asked += ["/api/runs", "/api/audit", "/api/tokens", "/metrics", "/readyz", "/openapi.json", "/healthz"]
+        response_id = client.get(f"{run}/turns/1").json()["responseId"]
+        asked += [f"/api/v2/responses/{response_id}", f"/api/v2/stream/{response_id}", "/api/v2/threads"]
+        search = f"/api/search?q={quote('plain')}"
+        await eventually(lambda: client.get(search).json()["hits"], "the archive has the run")
+        asked.append(search)
         for path in asked:
             answer = client.get(path)
             assert answer.status_code == 200, path
@@ -62,22 +96,66 @@ def test_no_answer_and_no_file_of_the_server_has_a_secret(launched: Launch, work
         answers["refused"] = client.post("/api/runs/preview", json={**body, OF_THE_RUN: 1}).content
         answers["nothing"] = client.get(f"/{OF_THE_HOST}").content
         made = client.post("/api/tokens", json={"name": "shown-once", "scope": "read"}).json()["token"]
+        shown = client.get(run).json()["config"]["env"]
+    while_it_runs = {f"{name} (in use)": content for name, content in files_of(server).items()}
     assert server.end() == 0
+    assert shown == {
+        "MY_API_KEY": "[redacted:MY_API_KEY]",
+        "DATABASE_URL": "[redacted:DATABASE_URL]",
+        "PLAIN": "shown-as-it-is",
+    }
     output = answers[f"{run}/turns/1/output"]
     assert b"plain [redacted:MY_API_KEY]" in output
-    for secret_name in ("OPENAI_API_KEY", "CODY_REDACT", "CODY_TOKEN"):
+    for secret_name in ("OPENAI_API_KEY", "CODY_REDACT", "CODY_TOKEN", "DATABASE_URL"):
         assert f"plain [redacted:{secret_name}]".encode() in output
     assert b"used [redacted:MY_API_KEY]" in answers[f"{run}/prompt"]
-    files = {str(path): path.read_bytes() for path in server.state_dir.rglob("*") if path.is_file()}
-    names = {Path(name).name for name in files}
-    assert {"audit.jsonl", "tokens.json", "output.log", "prompt.md"} <= names
+    files = {**while_it_runs, **files_of(server)}
+    names = " ".join(files)
+    for looked_at in (
+        "audit.jsonl",
+        "output.log",
+        "prompt.md",
+        "archive.sqlite3 (in use)",
+        "archive.sqlite3-wal",
+        "appendonly",
+    ):
+        assert looked_at in names
     # What a request itself says back is its sender's; those two are the sender's own words.
     told_back = {"refused", "nothing"}
     sinks = {**{k: v for k, v in answers.items() if k not in told_back}, **files, "stderr": server.log.read_bytes()}
-    for name, content in sinks.items():
-        for secret in (OF_THE_RUN, OF_THE_HOST, CONFIGURED, TOKEN, made):
-            for form in forms(secret):
-                assert form not in content, f"{form!r} in {name}"
+    assert_clean(sinks, OF_THE_RUN, OF_THE_HOST, CONFIGURED, TOKEN, IN_A_URL, made)
+
+
+SPOOLED = """
+import json, os, pathlib, time
+print("waiting", flush=True)
+while not pathlib.Path("go").exists(): time.sleep(0.01)
+for number in range(1500):
+    data = {"k": os.environ["MY_API_KEY"], "filler": "x" * 8000}
+    print(json.dumps({"__cody_event__": {"type": "note", "data": data}}), flush=True)
+"""
+
+
+async def test_what_waits_on_disk_while_redis_is_away_has_no_secret(
+    launched: Launch, workspace: Path, eventually: Eventually
+) -> None:
+    server = launched()
+    (valkey,) = [one for one in psutil.Process(server.process.pid).children() if "valkey" in one.name()]
+    with server.client() as client:
+        body = start_body(workspace, SPOOLED, env={"MY_API_KEY": OF_THE_RUN})
+        run = client.post(START, json=body).headers["location"]
+        output = server.state_dir / "runs" / run.rsplit("/", 1)[1]
+        await eventually(lambda: any(b"waiting" in path.read_bytes() for path in output.rglob("output.log")))
+        valkey.suspend()
+        try:
+            (workspace / "go").touch()
+            await eventually(lambda: any(path.stat().st_size > 1 << 20 for path in output.glob("spool-*")))
+            spooled = {path.name: path.read_bytes() for path in output.glob("spool-*")}
+        finally:
+            valkey.resume()
+        assert stream_of(client, run).endswith(b"data: [DONE]\n\n")
+    assert b"[redacted:MY_API_KEY]" in b"".join(spooled.values())
+    assert_clean(spooled, OF_THE_RUN)
 
 
 def test_a_server_that_can_not_start_does_not_say_its_passwords(launched: Launch) -> None:
@@ -92,6 +170,36 @@ def test_a_server_that_can_not_start_does_not_say_its_passwords(launched: Launch
     assert "cody: " in named.stderr
     assert "/no/[redacted:CODY_REDACT]/valkey-server" in named.stderr
     assert "such-a-canary" not in named.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "environment"),
+    [
+        ("harness.host", {"REDIS_URL": "redis://user:urlCanary_2468024680@127.0.0.1:1/0"}),
+        (
+            "cody.pipeline.projector",
+            {
+                "REDIS_URL": "redis://127.0.0.1:1",
+                "DATABASE_URL": "postgresql://user:urlCanary_2468024680@127.0.0.1:1/app",
+            },
+        ),
+    ],
+)
+def test_other_processes_do_not_say_passwords_either(tmp_path: Path, module: str, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--state-dir", str(tmp_path)],
+        cwd=REPOSITORY,
+        env=clean_environment(CODY_REDACT="127.0.0.1", **environment),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    said = done.stdout + done.stderr
+    assert IN_A_URL not in said
+    assert "127.0.0.1" not in said, "what was configured to be kept out is kept out of the last word, too"
+    assert "[redacted:CODY_REDACT]" in said
 
 
 def test_the_log_of_a_process_is_cleaned_line_by_line() -> None:

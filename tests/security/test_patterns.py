@@ -10,7 +10,7 @@ import pytest
 from cody.line_pattern import LinePattern
 from tests.security.asking import START, ended_run, start_body
 
-EVIL = ["(a+)+$", "(a|a)*b", "(?:a?){300}a{300}c", "([a-z]+)*\\d", "^(([a-z])+.)+[A-Z]([a-z])+$"]
+EVIL = ["(a+)+$", "(?:a?){300}a{300}c", "^(([a-z])+.)+[A-Z]([a-z])+$"]
 """Each takes a backtracking engine longer than the age of the world for the line below."""
 LINE = "a" * 4_000 + "!"
 WRITING = f"""

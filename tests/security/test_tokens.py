@@ -17,14 +17,14 @@ from typing import Any
 import httpx2
 import pytest
 
-from cody.errors import Conflict
+from cody.errors import ConfigurationError, Conflict
 from cody.settings import Settings
 from cody.tokens import SCOPES, TokenStore
 from harness.service import RunService
 from server.app import parts_of, table_of
 from server.auth import PUBLIC
-from server.guards import Site
 from server.routes import Endpoint
+from server.site import Site
 from server.streams import OpenStreams
 from tests.security.asking import START, start_body
 from tests.security.conftest import Launch
@@ -215,6 +215,32 @@ def test_a_token_file_that_others_can_read_stops_the_start(launched: Launch) -> 
     assert "chmod 600" in second.stderr
 
 
+@pytest.mark.parametrize("mode", [0o777, 0o1777, 0o770, 0o702])
+def test_a_state_folder_that_others_can_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    """They could put tokens of their own there."""
+    tmp_path.chmod(mode)
+    with pytest.raises(ConfigurationError, match="chmod go-w"):
+        TokenStore(tmp_path).prepare()
+    assert not (tmp_path / "token").exists()
+    tmp_path.chmod(0o755)
+    TokenStore(tmp_path).prepare()
+
+
+def test_what_is_in_a_state_folder_that_others_can_look_into_is_for_nobody_else(launched: Launch, folder: Path) -> None:
+    state = folder / "state"
+    state.mkdir()
+    state.chmod(0o755)
+    server = launched()
+    assert server.url
+    for path in state.iterdir():
+        assert not stat.S_IMODE(path.lstat().st_mode) & 0o077, path.name
+    assert server.end() == 0
+    state.chmod(0o777)
+    refused = launched()
+    assert (refused.url, refused.wait()) == ("", 1)
+    assert "chmod go-w" in refused.stderr
+
+
 def test_many_changes_at_once_lose_no_token(tmp_path: Path) -> None:
     """Each change replaces the whole file: without a lock the last one would undo the others."""
     stores = [TokenStore(tmp_path) for _ in range(4)]
@@ -255,7 +281,10 @@ def test_every_change_is_in_the_audit_log(
     assert (denied["action"], denied["status"], denied["scope"]) == ("POST /api/tokens", 403, "control")
     assert all(one["source"].startswith("127.0.0.1:") and one["ts"].endswith("Z") for one in entries)
     client.post("/api/tokens", json={"name": "named", "scope": "read"})
+    client.post("/api/tokens", json={"name": "no name\n", "scope": "read"})
     client.delete("/api/tokens/named")
-    assert client.get("/api/audit?limit=1").json()["entries"][0]["token"] == "named"
+    removed, nameless, made = client.get("/api/audit?limit=3").json()["entries"]
+    assert [one.get("token") for one in (removed, nameless, made)] == ["named", None, "named"]
+    assert [one["status"] for one in (removed, nameless, made)] == [204, 400, 201]
     lines = [json.loads(line) for line in (server.state_dir / "audit.jsonl").read_text().splitlines()]
     assert not [line for line in lines if line["action"].startswith("GET /api")]

@@ -263,6 +263,25 @@ def test_no_moment_is_left_in_which_a_link_on_the_way_is_followed(tmp_path: Path
     assert len(read) > 1, "the swap was never met"
 
 
+LOADERS = (
+    *("LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH", "DYLD_INSERT_LIBRARIES", "GLIBC_TUNABLES", "GCONV_PATH"),
+    *(
+        "NODE_OPTIONS",
+        "NODE_PATH",
+        "npm_config_script_shell",
+        "BASH_ENV",
+        "ENV",
+        "ZDOTDIR",
+        "BASH_FUNC_ls",
+        "PS4",
+        "IFS",
+    ),
+    *("PYTHONSTARTUP", "PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PERL5OPT", "PERL5LIB", "PERL5DB", "RUBYOPT"),
+    *("JAVA_TOOL_OPTIONS", "CLASSPATH", "DOTNET_STARTUP_HOOKS", "ERL_AFLAGS", "LUA_INIT_5_4", "RUSTC_WRAPPER", "PHPRC"),
+    *("GIT_SSH_COMMAND", "GIT_CONFIG_COUNT", "GIT_CONFIG_KEY_0", "GIT_EXEC_PATH", "GIT_EDITOR", "SSH_ASKPASS", "PAGER"),
+    *("CODY_SECRET_KEY", "CODY_RUN_ID", "CODY_FENCE"),
+)
+"""Each makes code of its value, in programs that have nothing to do with the run; or is Cody's own."""
 HOSTILE: list[tuple[str, Any]] = [
     ("model", "--dangerously-bypass-approvals-and-sandbox"),
     ("model", "-c"),
@@ -280,7 +299,7 @@ HOSTILE: list[tuple[str, Any]] = [
     ("harnessDir", "/etc"),
     ("harnessDir", "."),
     ("harnessDir", "a\x00b"),
-    ("env", {"LD_PRELOAD": "/tmp/evil.so"}),
+    *(("env", {name: "/tmp/evil"}) for name in LOADERS),
     ("env", {"CODY_TOKEN": "x"}),
     ("env", {"CODY_STOP_FILE": "/etc/passwd"}),
     ("env", {"A=B": "x"}),

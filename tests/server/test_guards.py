@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cody.errors import Forbidden
-from server.guards import Site, with_security
+from server.guards import with_security
+from server.site import Site
 
 HERE = Site("127.0.0.1", 8899)
 

@@ -6,11 +6,13 @@ The server runs in this process, because the real deadline of 30 s would make th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import httpx2
 from redis.asyncio import Redis
@@ -18,11 +20,12 @@ from redis.asyncio import Redis
 from cody.settings import load_settings
 from cody.tokens import TokenStore
 from harness.service import RunService
+from harness.tail_pages import PART_BYTES
 from server.app import build_app
-from server.connection import ServerConfig
-from server.guards import Site
+from server.connection import HttpConnection, ServerConfig
 from server.http import HttpServer
 from server.listening import bound_socket
+from server.site import Site
 from server.streams import OpenStreams
 from tests.server.cody_server import DEADLINE_S, OwnedRun
 
@@ -30,6 +33,8 @@ Eventually = Callable[..., Awaitable[None]]
 
 EVENTS = 20_000
 EVENT_BYTES = 1_000
+TRANSPORT_BYTES = 64 << 10
+"""When a transport says that it is full."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class Running:
     site: Site
     streams: OpenStreams
     token: str
+    server: HttpServer
+
+    def connections(self) -> list[HttpConnection]:
+        return [cast("HttpConnection", one) for one in self.server.server_state.connections]
 
     @property
     def auth(self) -> dict[str, str]:
@@ -57,7 +66,7 @@ async def serving(valkey_url: str, state_dir: Path, *, send_deadline_s: float) -
         try:
             token = TokenStore(state_dir).local_value()
             assert token is not None
-            yield Running(site, streams, token)
+            yield Running(site, streams, token, server)
         finally:
             server.leave()
             await streams.end_all(grace_s=0)
@@ -65,10 +74,10 @@ async def serving(valkey_url: str, state_dir: Path, *, send_deadline_s: float) -
             await task
 
 
-def stalled_client(running: Running, run: OwnedRun) -> socket.socket:
+def stalled_client(running: Running, run: OwnedRun, begin: str = "0") -> socket.socket:
     """Asks for the stream, and reads nothing of it."""
     connection = socket.create_connection(("127.0.0.1", running.site.port), timeout=DEADLINE_S)
-    head = f"GET /api/runs/{run.run_id}/stream HTTP/1.1\r\nHost: localhost:{running.site.port}\r\n"
+    head = f"GET /api/runs/{run.run_id}/stream?from={begin} HTTP/1.1\r\nHost: localhost:{running.site.port}\r\n"
     connection.sendall(f"{head}Authorization: Bearer {running.token}\r\n\r\n".encode())
     return connection
 
@@ -150,3 +159,26 @@ def _until_done(connection: socket.socket) -> bytes:
     while b"[DONE]" not in raw[-100:]:
         raw += connection.recv(1 << 20)
     return raw
+
+
+async def test_what_waits_for_clients_that_do_not_read_is_bounded(
+    valkey_url: str, redis: Redis, tmp_path: Path, eventually: Eventually
+) -> None:
+    """Those that catch up as well as those that were at the run's end when it went on."""
+    run = await OwnedRun.create(redis)
+    await run.add(EVENTS // 2, text_bytes=EVENT_BYTES)
+    async with serving(valkey_url, tmp_path, send_deadline_s=DEADLINE_S) as running:
+        with contextlib.ExitStack() as stack:
+            for number in range(20):
+                stack.enter_context(stalled_client(running, run, "$" if number % 2 else "0"))
+            await eventually(lambda: running.streams.count == 20)
+            await run.add(EVENTS // 2, text_bytes=EVENT_BYTES)
+
+            def all_wait() -> bool:
+                return all(one.is_stuck for one in running.connections())
+
+            await eventually(all_wait)
+            for one in running.connections():
+                waiting = one.transport.get_write_buffer_size()
+                assert 0 < waiting <= TRANSPORT_BYTES + PART_BYTES + 2 * EVENT_BYTES, waiting
+        await run.complete()

@@ -23,11 +23,12 @@ from server.auth import Gate, Sessions
 from server.boundary import Boundary
 from server.connection import ServerConfig
 from server.grants import Grants
-from server.guards import Guard, Site
+from server.guards import Guard
 from server.http import HttpServer
 from server.limits import Limits
 from server.metrics import Metrics
 from server.routes import Endpoint, router
+from server.site import Site
 from server.streams import OpenStreams
 from server.sync import SyncEndpoints, SyncEngine
 

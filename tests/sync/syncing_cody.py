@@ -53,7 +53,7 @@ class Laptop:
     def json(self, *arguments: str, **options: Any) -> Any:
         return json.loads(self(*arguments, "--json", **options))
 
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, stderr: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
         """Begin a command; the caller ends it."""
         env = environment(self.state_dir, CODY_SYNC_TOKEN=self.token)
         return subprocess.Popen(
@@ -61,7 +61,7 @@ class Laptop:
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=stderr,
         )
 
     def journals(self) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import sys
 from collections.abc import AsyncIterator
@@ -16,16 +15,18 @@ import pytest
 
 from cody.sync import conformance
 from cody.sync.adapters.http import AccessDenied, HttpAdapter
+from cody.sync.adapters.memory import MemoryAdapter
 from cody.sync.adapters.sql import SqlAdapter
 from cody.sync.conformance.kit import Record
 from cody.sync.contracts import JobSnapshot
 from cody.sync.errors import SyncError
 from cody.sync.wire import MAX_CHUNK_BYTES
 from cody.sync.worker import Bench
+from server.sync import SyncEndpoints
 from tests.conftest import Wait
 from tests.pipeline.postgres_server import PostgresServer
 from tests.proxy import Proxy
-from tests.sync.serving import Serving, served
+from tests.sync.serving import Serving, served, served_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
@@ -62,21 +63,22 @@ async def adapter(serving: Serving) -> AsyncIterator[HttpAdapter]:
         yield one
 
 
-def test_it_keeps_every_promise_over_the_wire(tmp_path: Path) -> None:
-    number = itertools.count()
+async def test_it_keeps_every_promise_over_the_wire(tmp_path: Path) -> None:
+    """One server, and behind it a new engine for each scenario; the one over SQL is proved elsewhere."""
+    engines: list[MemoryAdapter] = []
 
-    @asynccontextmanager
-    async def made() -> AsyncIterator[Overheard]:
-        folder = tmp_path / str(next(number))
-        folder.mkdir()
-        async with (
-            SqlAdapter(f"sqlite:///{folder}/sync.sqlite3") as engine,
-            served(engine, folder) as serving,
-            Overheard(serving, engine.bench) as adapter,
-        ):
-            yield adapter
+    async def newest() -> MemoryAdapter:
+        return engines[-1]
 
-    report = conformance.run(made, deadline_s=100)
+    async with served_table(SyncEndpoints(newest).table(), tmp_path) as one:
+
+        @asynccontextmanager
+        async def made() -> AsyncIterator[Overheard]:
+            async with MemoryAdapter() as engine, Overheard(one, engine.bench) as adapter:
+                engines.append(engine)
+                yield adapter
+
+        report = await conformance.run_async(made, deadline_s=100)
     assert report.passed, report
     assert not report.not_exercised
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,12 +12,17 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
+from cody.cli.exits import ERROR
 from cody.contracts.run import TokenUsage, TurnRecord
+from cody.pipeline.archive import Archive
+from cody.pipeline.arrivals import put
 from cody.store import events, keys
 from cody.store.events import Answer, PendingEvent, commit
+from cody.sync.adapters.http import HttpAdapter
 from tests.conftest import Wait
 from tests.server.cody_server import TS, CodyServer, OwnedRun, launch
-from tests.sync.syncing_cody import Laptop
+from tests.sync.arriving import answer
+from tests.sync.syncing_cody import Laptop, team_server
 
 RETRY = b"retry: 2000\n\n"
 DONE = b"data: [DONE]\n\n"
@@ -104,6 +110,9 @@ async def test_an_imported_run_is_like_the_first_one_and_can_be_pushed_on(
 ) -> None:
     run = await ended_run(redis, 1_300)
     await eventually(lambda: is_archived(cody, run), "the run is archived where it ran", DEADLINE_S)
+    archive = Archive(None, cody.state_dir)
+    await put(archive, answer("resp_1", "guano"), run.run_id)
+    await archive.aclose()
     source = stream(cody, run.run_id)
     assert source.count(b"\nid: ") == run.last_seq
     second = await asyncio.to_thread(launch, tmp_path, state="second")
@@ -133,7 +142,8 @@ def check_imported(run_id: str, first: CodyServer, imported: CodyServer, source:
     trimmed = get(imported, f"/api/runs/{run_id}/stream", **{"from": "77-7"})
     earliest = frames[0].split(b"\n")[0].removeprefix(b"id: ").decode()
     assert (trimmed.status_code, trimmed.json()["error"]["details"]) == (410, {"earliestEventId": earliest})
-    for path in (f"/api/runs/{run_id}/export", f"/api/runs/{run_id}/turns"):
+    for path in (f"/api/runs/{run_id}/export", f"/api/runs/{run_id}/turns", "/api/v2/responses/resp_1"):
+        assert get(first, path).status_code == 200
         assert get(imported, path).content == get(first, path).content
     assert [one["runId"] for one in get(imported, "/api/runs").json()["runs"]] == [run_id]
     found = get(imported, "/api/search", q="cormorant wings").json()["hits"]
@@ -175,3 +185,36 @@ async def test_a_run_whose_end_was_lost_with_redis_does_not_look_ended(
 async def test_a_run_that_nobody_has_is_not_found(cody: CodyServer) -> None:
     answer = get(cody, "/api/runs/3f9a3f9a-0000-4000-8000-00000000dead/stream")
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_thread_of_any_length_is_sent_whole_and_only_when_it_has_ended(
+    cody: CodyServer, tmp_path: Path
+) -> None:
+    archive = Archive(None, cody.state_dir)
+    await put(archive, answer("first", "a thread that never ends \u2028 for lines"))
+    await archive.aclose()
+    count = 1_005
+    with sqlite3.connect(cody.state_dir / "archive.sqlite3") as database:
+        names = [row[1] for row in database.execute("PRAGMA table_info(responses)")]
+        copied = {"response_id": "'r' || n", "created_at": "n + 1"}
+        copied["response"] = """replace(response, '"first"', '"r' || n || '"')"""
+        columns = ", ".join(copied.get(name, name) for name in names)
+        database.execute(
+            f"WITH RECURSIVE more(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM more WHERE n < {count - 1}) "
+            f"INSERT INTO responses SELECT {columns} FROM responses, more"
+        )
+    database.close()
+    with team_server(f"sqlite:///{tmp_path}/team/sync.sqlite3", tmp_path / "team") as team:
+        sender = Laptop(cody.state_dir, team.url, team.token)
+        job = await asyncio.to_thread(sender.json, "push", "thread:t")
+        assert (job["state"], job["processedMessageCount"]) == ("succeeded", 1 + count)
+        async with HttpAdapter(team.url, token=team.token) as adapter:
+            record = b"".join([piece async for piece in adapter.read("thread:t")])
+        sent = [json.loads(line)["response"]["id"] for line in record.splitlines()[1:]]
+        assert sent == ["first", *(f"r{number}" for number in range(1, count))]
+        with sqlite3.connect(cody.state_dir / "archive.sqlite3") as database:
+            opened = """replace(response, '"complete"', '"in_progress"')"""
+            database.execute(f"UPDATE responses SET response = {opened} WHERE response_id = 'r700'")
+        database.close()
+        told = await asyncio.to_thread(sender, "push", "thread:t", code=ERROR)
+        assert "response r700 has not ended yet" in told

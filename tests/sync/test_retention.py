@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cody.pipeline.archive import Archive
 from cody.sync.adapters.memory import MemoryAdapter, MemoryStorage
 from cody.sync.adapters.sql import SqlAdapter
 from cody.sync.clock import ManualClock
@@ -17,6 +18,8 @@ from cody.sync.contracts import JobSnapshot, SourceSnapshot
 from cody.sync.errors import SyncError
 from cody.sync.policy import Policy
 from cody.sync.storage import SourceRow, Write
+from server.sync_host import SyncHost
+from tests.conftest import Wait
 from tests.pipeline.postgres_server import new_database
 
 POLICY = Policy(keep_s=100.0)
@@ -153,3 +156,45 @@ async def test_nothing_of_a_dropped_source_is_left_in_any_table(tmp_path: Path) 
         }
     database.close()
     assert rows == {"sources": 1, "jobs": 1, "chunks": 0, "records": len(RECORD.chunks), "taken_in": 1}
+
+
+async def test_what_is_dropped_makes_room_and_goes_through_no_journal(tmp_path: Path) -> None:
+    path, payload = tmp_path / "sync.sqlite3", b"x" * (1 << 19)
+
+    async def fill(adapter: SqlAdapter) -> int:
+        source = await adapter.start("large")
+        for index in range(40):
+            await adapter.append(source.source_id, index, payload, 1, len(payload))
+        return path.stat().st_size
+
+    async with SqlAdapter(f"sqlite:///{path}", policy=POLICY, clock=ManualClock()) as adapter:
+        await fill(adapter)
+        journal = path.with_name(path.name + "-wal").stat().st_size
+        adapter.bench.clock.step(200)
+        assert await adapter.prune() == 1
+        assert path.with_name(path.name + "-wal").stat().st_size < journal + (1 << 20)
+        size = path.stat().st_size
+        assert await fill(adapter) < size + (4 << 20)
+    path.unlink()
+
+
+async def test_a_server_drops_them_by_itself(database_url: str, tmp_path: Path, eventually: Wait) -> None:
+    archive = Archive(database_url, tmp_path)
+
+    async def opened() -> Archive:
+        return archive
+
+    async def is_ours(run_id: str) -> bool:
+        return False
+
+    async with SyncHost(database_url, tmp_path, opened, is_ours, keep_s=0.5, prune_every_s=0.05) as host:
+        engine = await host.engine()
+        verified = await sealed(engine, "verified")
+        old = await collecting(engine, "old", 0)
+
+        async def is_dropped() -> bool:
+            return await engine.bench.storage.source(old.source_id) is None
+
+        await eventually(is_dropped, "what was abandoned is dropped", 30.0)
+        assert (await engine.get(verified.job_id)).state == "succeeded"
+    await archive.aclose()

@@ -225,6 +225,18 @@ class Archive:
         async with self._reading(f"read thread {thread_id}") as connection:
             return await responses.of_thread(connection, thread_id, limit=limit)
 
+    async def responses_of_thread_after(
+        self, thread_id: str, after: ResponseRow | None, *, count: int
+    ) -> list[ResponseRow]:
+        """The Responses of a thread that come after this one (None: from the first), oldest first; at most `count`."""
+        async with self._reading(f"read thread {thread_id}") as connection:
+            return await responses.of_thread_after(connection, thread_id, after, count=count)
+
+    async def count_of_thread(self, thread_id: str) -> int:
+        """How many Responses a thread has; 0 = there is no such thread."""
+        async with self._reading(f"count thread {thread_id}") as connection:
+            return await responses.count_of_thread(connection, thread_id)
+
     async def responses_of_run(self, run_id: str, *, limit: int = 1000) -> list[ResponseRow]:
         """The first Responses of a run, oldest first."""
         async with self._reading(f"read the responses of run {run_id}") as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cody.pipeline.archive.search import add_documents, remove_documents_of_response
@@ -74,6 +74,27 @@ async def of_thread(connection: AsyncConnection, thread_id: str, *, limit: int) 
     )
     rows = (await connection.execute(statement)).all()
     return [ResponseRow(**row._mapping) for row in reversed(rows)]
+
+
+async def of_thread_after(
+    connection: AsyncConnection, thread_id: str, after: ResponseRow | None, *, count: int
+) -> list[ResponseRow]:
+    """The next `count` Responses of a thread, oldest first."""
+    statement = (
+        select(RESPONSES)
+        .where(RESPONSES.c.thread_id == plain(thread_id))
+        .order_by(RESPONSES.c.created_at, RESPONSES.c.response_id)
+        .limit(count)
+    )
+    if after is not None:
+        place = tuple_(after.created_at, after.response_id)
+        statement = statement.where(tuple_(RESPONSES.c.created_at, RESPONSES.c.response_id) > place)
+    return [ResponseRow(**row._mapping) for row in await connection.execute(statement)]
+
+
+async def count_of_thread(connection: AsyncConnection, thread_id: str) -> int:
+    statement = select(func.count()).select_from(RESPONSES).where(RESPONSES.c.thread_id == plain(thread_id))
+    return int((await connection.execute(statement)).scalar_one())
 
 
 async def of_run(connection: AsyncConnection, run_id: str, *, limit: int) -> list[ResponseRow]:

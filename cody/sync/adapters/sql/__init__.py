@@ -150,8 +150,10 @@ class SqlStorage:
                 return [dict(found) for found in (await connection.execute(statement)).mappings()]
 
     async def _open(self) -> None:
-        if not self._is_open:
-            async with self._opening:
+        if self._is_open:
+            return
+        async with self._opening:
+            if not self._is_open:  # another call may have opened it meanwhile
                 await self._make_tables()
                 self._is_open = True
 

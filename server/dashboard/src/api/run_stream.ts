@@ -13,7 +13,7 @@ export type StreamState =
   | { kind: 'lost'; reason: string; sinceMs: number }
   | { kind: 'signed-out' }
   | { kind: 'ended' }
-  | { kind: 'refused'; status: number; message: string }
+  | { kind: 'refused'; message: string }
 
 export interface StreamListener {
   events(batch: RunEvent[]): void
@@ -84,7 +84,7 @@ export class RunStream {
         return false
       }
       if (error.status === 400 || error.status === 403 || error.status === 404) {
-        this.listener.state({ kind: 'refused', status: error.status, message: error.message })
+        this.listener.state({ kind: 'refused', message: error.message })
         return true
       }
     }

@@ -12,12 +12,21 @@ import { FrameBatch, Store } from './store'
 const SNAPSHOT_MS = 3_000
 const SOON_MS = 150
 
-const FROM_ARCHIVE =
-  'The server had let go of events that this page had not seen. It has read them from the archive: nothing is missing.'
-const GONE =
-  'The server has let go of events that this page had not seen, and the archive does not have them either. The log marks ' +
-  'the place; what is known of those turns is from their record.'
-const ARCHIVED = 'This run ended long ago: what is shown here was read from the archive.'
+interface SessionNotice {
+  tone: 'info' | 'warn'
+  text: string
+}
+
+const FROM_ARCHIVE: SessionNotice = {
+  tone: 'info',
+  text: 'The server had let go of events that this page had not seen. It has read them from the archive: nothing is missing.',
+}
+const GONE: SessionNotice = {
+  tone: 'warn',
+  text:
+    'The server has let go of events that this page had not seen, and the archive does not have them either. The log marks ' +
+    'the place; what is known of those turns is from their record.',
+}
 
 export class RunSession {
   readonly snapshot = new Store<RunSnapshot | null>(null)
@@ -26,7 +35,7 @@ export class RunSession {
   /** Counts up when the model has changed; at most once a frame. */
   readonly version = new Store(0)
   /** What there was to say last of events that the stream no longer has. */
-  readonly notice = new Store<string | null>(null)
+  readonly notice = new Store<SessionNotice | null>(null)
 
   private readonly batch = new FrameBatch(() => this.version.set(this.version.value + 1))
   private readonly stream: RunStream
@@ -100,36 +109,20 @@ export class RunSession {
     }
   }
 
-  /** True when the archive had something of this run. */
-  private async readArchive(): Promise<boolean> {
-    let found = false
+  private async readArchive(): Promise<void> {
     try {
-      for await (const events of archivedEvents(this.runId, this.stopped.signal)) {
-        this.apply(events)
-        found = true
-      }
+      for await (const events of archivedEvents(this.runId, this.stopped.signal)) this.apply(events)
     } catch {
       // It is away, or has not got the run yet: what is missing then is told by the numbers.
     }
-    return found
   }
 
   private told(state: StreamState): void {
-    if (state.kind === 'refused') void this.refused(state)
-    else connection.set(state)
+    if (state.kind === 'refused') {
+      this.problem.set(state.message)
+      connection.set({ kind: 'live' })
+    } else connection.set(state)
     if (state.kind === 'live' || state.kind === 'ended') this.readSoon()
-  }
-
-  /** Redis lets go of a run some days after its end; the archive keeps it. */
-  private async refused(state: Extract<StreamState, { kind: 'refused' }>): Promise<void> {
-    if (state.status === 404 && (await this.readArchive())) {
-      this.notice.set(ARCHIVED)
-      connection.set({ kind: 'ended' })
-      return
-    }
-    if (this.stopped.signal.aborted) return
-    this.problem.set(state.message)
-    connection.set({ kind: 'live' })
   }
 
   private async read(): Promise<void> {

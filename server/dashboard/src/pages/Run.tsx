@@ -54,7 +54,7 @@ export function Run({ runId }: { runId: string }) {
   return (
     <>
       <RunHeader session={session} run={run} nowMs={now} />
-      {notice && <Notice tone="warn">{notice}</Notice>}
+      {notice && <Notice tone={notice.tone}>{notice.text}</Notice>}
       <RunBody session={session} nowMs={now} />
     </>
   )

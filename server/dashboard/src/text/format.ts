@@ -12,9 +12,10 @@ const trimmed = (value: number): string => (value >= 100 ? value.toFixed(0) : va
 
 export const grouped = (value: number): string => value.toLocaleString('en-US')
 
-/** 420 -> "0.4s", 65_000 -> "1m 05s", 3_700_000 -> "1h 02m", 90_000_000 -> "1d 01h". */
+/** 20 -> "<0.1s", 420 -> "0.4s", 65_000 -> "1m 05s", 3_700_000 -> "1h 02m", 90_000_000 -> "1d 01h". */
 export function duration(ms: number): string {
   const seconds = Math.max(0, ms) / 1000
+  if (seconds > 0 && seconds < 0.05) return '<0.1s'
   if (seconds < 9.95) return `${seconds.toFixed(1)}s`
   const whole = Math.round(seconds)
   if (whole < 60) return `${whole}s`

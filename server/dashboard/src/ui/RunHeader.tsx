@@ -165,7 +165,6 @@ function Numbers({ run, turns, nowMs }: { run: RunSnapshot; turns: Turn[]; nowMs
         tone={tests?.failed ? 'bad' : undefined}
         hint={`passed in the latest run of tests; over all turns ${grouped(stats.testsPassed)} passed, ${grouped(stats.testsFailed)} failed`}
       />
-      <Figure name="Watching" value={run.subscribers} hint="open streams of this run's events" />
     </dl>
   )
 }

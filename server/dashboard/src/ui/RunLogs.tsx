@@ -33,10 +33,10 @@ function OneLog({ runId, name, title, parts }: { runId: string; name: LogName; t
         </h3>
         <span class="choice" role="group" aria-label={`What to show of ${name}`}>
           <button type="button" aria-pressed={!showsParts} disabled={!log} onClick={() => setWantsParts(false)}>
-            All of it
+            All
           </button>
           <button type="button" aria-pressed={showsParts} onClick={() => setWantsParts(true)}>
-            Added by this run
+            This run's
           </button>
         </span>
       </header>

@@ -140,7 +140,7 @@ function Row({ run, index, isActive, nowMs, onActive }: RowProps) {
       <span role="cell" class="cell-elapsed number">
         {elapsed === null ? '–' : duration(elapsed)}
       </span>
-      <span role="cell" class="cell-tokens number" data-name="tok">
+      <span role="cell" class={`cell-tokens number ${stats.tokens ? '' : 'none'}`}>
         {stats.tokens ? compact(stats.tokens) : '–'}
       </span>
       <span role="cell" class="cell-files number">

@@ -4,6 +4,7 @@ import { useMemo, useState } from 'preact/hooks'
 import type { CallOutput, Entry } from '../model/transcript'
 import { looksLikeDiff } from '../text/diff'
 import { clock, plural } from '../text/format'
+import { pieces } from '../text/prose'
 import { AnsiBlock, Diff } from './bits'
 
 /** Drawn at first; a turn of hours has thousands, and the last are what one looks for. */
@@ -39,7 +40,7 @@ export function Transcript({ entries }: { entries: Entry[] }) {
 function EntryBody({ entry }: { entry: Entry }) {
   switch (entry.kind) {
     case 'message':
-      return <p class="said">{entry.text}</p>
+      return <Prose text={entry.text} />
     case 'reasoning':
       return (
         <p class="thought">
@@ -75,6 +76,23 @@ function EntryBody({ entry }: { entry: Entry }) {
     case 'other':
       return <Folded title={entry.name} text={entry.json} />
   }
+}
+
+export function Prose({ text }: { text: string }) {
+  const found = useMemo(() => pieces(text), [text])
+  return (
+    <div class="said">
+      {found.map((piece, place) => {
+        if (piece.kind === 'text') return piece.text
+        if (piece.kind === 'code') return <code key={place}>{piece.text}</code>
+        return (
+          <pre key={place} class="block" tabIndex={0} aria-label="Code">
+            {piece.text}
+          </pre>
+        )
+      })}
+    </div>
+  )
 }
 
 const MARKS: Record<string, string> = { completed: '✓', in_progress: '▸' }

@@ -74,7 +74,7 @@ function TurnRow({ turn, isPicked, nowMs, onPick }: RowProps) {
         <span>{plural(turn.filesWritten, 'file')}</span>
         {tests > 0 && (
           <span class={turn.testsFailed ? 'tone-bad' : 'tone-good'}>
-            {turn.testsPassed}/{tests} tests
+            {compact(turn.testsPassed)}/{compact(tests)} tests
           </span>
         )}
       </span>

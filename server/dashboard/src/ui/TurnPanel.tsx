@@ -6,7 +6,7 @@ import type { Turn } from '../model/run_model'
 import { bytes, duration, grouped, moment } from '../text/format'
 import { Empty, Figure, Notice, Status } from './bits'
 import { TurnPrompt } from './prompts'
-import { Transcript } from './Transcript'
+import { Prose, Transcript } from './Transcript'
 import { turnTime } from './TurnList'
 
 const NEAR_END_PX = 40
@@ -50,7 +50,7 @@ export function TurnPanel({ runId, turn, nowMs, version, follow, onEvents }: Pro
       {turn.entries.length > 0 ? (
         <Transcript key={turn.turn} entries={turn.entries} />
       ) : turn.lastMessage ? (
-        <p class="said">{turn.lastMessage}</p>
+        <Prose text={turn.lastMessage} />
       ) : (
         <Empty title={turn.status === 'running' ? 'Nothing said yet' : 'This agent reports no conversation'}>
           <p>

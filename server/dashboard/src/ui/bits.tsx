@@ -69,7 +69,7 @@ export function Diff({ text }: { text: string }) {
           )}
           {file.lines.length > 0 && (
             <pre class="block" tabIndex={0} aria-label={file.path ? `Diff of ${file.path}` : 'Diff'}>
-              {file.lines.map(diffLine)}
+              <code>{file.lines.map(diffLine)}</code>
             </pre>
           )}
         </section>
@@ -78,10 +78,10 @@ export function Diff({ text }: { text: string }) {
   )
 }
 
+// A block of its own, without the newline: an empty one still takes its line.
 const diffLine = (line: DiffLine, place: number) => (
-  <span key={place} class={`diff-${line.kind}`}>
-    {line.text}
-    {'\n'}
+  <span key={place} class={`diff-line diff-${line.kind}`}>
+    {line.text || ' '}
   </span>
 )
 
