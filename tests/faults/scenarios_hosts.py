@@ -80,9 +80,9 @@ async def supervisor_frozen(seed: int) -> Measured:
         fault_ns = boottime_ns()
         first.freeze()
         # Its successor has worked for longer than a lease.
-        await run.marks_of(2, 150)
+        await run.marks_of(2, 100)
         first.thaw()
-        await run.marks_of(2, 190)
+        await run.marks_of(2, 130)
         end = await run.end()
         assert (end.status, end.fence) == ("completed", 2), end
         return await set_up.measure(run, fault_ns)
