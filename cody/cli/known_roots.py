@@ -9,6 +9,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,11 +17,15 @@ FILE_NAME = "server.roots.json"
 
 
 class KnownRoots(BaseModel):
-    """`pid`: of the server that was started with them last. `asleep`: it was stopped while it had runs to work on."""
+    """`pid`: of the server that was started with them last.
+
+    `asleep`: why a look at runs starts none. It was stopped while it had runs to work on; or a person started another
+    by hand since, whose folders nobody knows.
+    """
 
     pid: int | None = None
     roots: tuple[Path, ...] = ()
-    asleep: bool = False
+    asleep: Literal["stopped", "by hand"] | None = None
 
 
 def read_roots(state_dir: Path) -> KnownRoots:
@@ -38,6 +43,11 @@ def keep_roots(state_dir: Path, known: KnownRoots) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(known.model_dump_json().encode() + b"\n")
     draft.replace(state_dir / FILE_NAME)
+
+
+def fall_asleep(state_dir: Path, why: Literal["stopped", "by hand"]) -> None:
+    """From now on only `cody run` and `cody serve` start a server. Raises OSError."""
+    keep_roots(state_dir, read_roots(state_dir).model_copy(update={"asleep": why}))
 
 
 def usable(roots: Sequence[Path]) -> tuple[Path, ...]:

@@ -69,12 +69,12 @@ async def wake_server(settings: Settings) -> str:
     if not (folder / "redis").is_dir() and not (folder / "archive.sqlite3").is_file():
         raise ServerUnreachable(f"no runs yet, and no server: `cody run` starts both. The state folder is {folder}")
     known = read_roots(folder)
-    if known.asleep:
+    if known.asleep == "stopped":
         raise ServerUnreachable(
             f"the server of {folder} was stopped while it had runs to work on. It goes on with them once `cody run` or "
             "`cody serve` starts it again"
         )
-    if not known.roots and not settings.workspace_roots:
+    if known.asleep == "by hand" or not (known.roots or settings.workspace_roots):
         raise ServerUnreachable(
             f"no Cody server answers for {folder}, and it was started by hand the last time: start it again with "
             "`cody serve`, or just `cody run`"

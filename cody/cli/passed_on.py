@@ -70,6 +70,7 @@ def serve(
     idle_exit: Text = None,
 ) -> None:
     """Run the server in the foreground."""
+    _note_serve(ctx)
     _become(ctx, "serve")
 
 
@@ -108,6 +109,24 @@ def add(app: typer.Typer, *commands: Any) -> None:
     """Make these functions commands of `app`, by their names."""
     for command in commands:
         app.command(cls=PassedOn, context_settings=SETTINGS, add_help_option=False)(command)
+
+
+def _note_serve(ctx: typer.Context) -> None:
+    """A later look at runs must not start a server for the folders of the one before: it would fail runs in others."""
+    if {"-h", "--help"} & set(ctx.args):
+        return
+    from contextlib import suppress
+
+    from cody.cli.known_roots import FILE_NAME, fall_asleep
+    from cody.errors import CodyError
+    from cody.settings import load_settings
+
+    words = [part for word in ctx.args for part in word.split("=", 1)]
+    given = dict(zip(words, words[1:], strict=False)).get("--state-dir") or root_options(ctx).state_dir
+    with suppress(CodyError, OSError):  # the server itself tells what is wrong
+        folder = load_settings(state_dir=given).state_dir
+        if (folder / FILE_NAME).exists():
+            fall_asleep(folder, "by hand")
 
 
 def _become(ctx: typer.Context, command: str) -> None:

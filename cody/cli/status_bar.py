@@ -47,8 +47,9 @@ def bar_text(bar: Bar, tick: int, width: int) -> Text:
     first = Text.assemble((SPINNER[tick % len(SPINNER)] if moving else "‖", "cyan"), " ", status_text(run.status))
     if run.reason and run.status == "paused":
         first.append(f" ({one_line(run.reason, 30)})", "yellow")
-    for part in _facts(run):
-        if first.cell_len + len(SEPARATOR) + part.cell_len <= width:
+    for fact in _facts(run):
+        room = width - first.cell_len - len(SEPARATOR)
+        if (part := next((words for words in fact if words.cell_len <= room), None)) is not None:
             first.append(SEPARATOR, "dim").append_text(part)
     if bar.asking:
         return first.append("\n").append_text(Text(QUESTION if len(QUESTION) <= width else SHORT_QUESTION, "reverse"))
@@ -61,21 +62,25 @@ def bar_text(bar: Bar, tick: int, width: int) -> Text:
     return first
 
 
-def _facts(run: RunSnapshot) -> list[Text]:
-    """What matters most first."""
+def _facts(run: RunSnapshot) -> list[tuple[Text, ...]]:
+    """What matters most first; each in all words, and in fewer for where there is no room."""
     stats = run.stats
-    facts = []
+    facts: list[tuple[Text, ...]] = []
     if run.current_turn:
         of = f"/{run.config.max_turns}" if run.config.max_turns else ""
-        facts.append(Text(f"turn {run.current_turn}{of}"))
+        facts.append((Text(f"turn {run.current_turn}{of}"),))
     if stats.tests_passed or stats.tests_failed:
-        facts.append(Text("tests ").append_text(tests_text(stats)))
-    facts.append(Text(duration(elapsed_s(run.started_at, run.finished_at))))
+        facts.append((Text("tests ").append_text(tests_text(stats)), _tests_in_short(stats)))
+    facts.append((Text(duration(elapsed_s(run.started_at, run.finished_at))),))
     if stats.tokens:
-        facts.append(Text(f"{count(stats.tokens)} tokens"))
+        facts.append((Text(f"{count(stats.tokens)} tokens"),))
     if stats.files_written:
-        facts.append(Text(plural(stats.files_written, "file")))
+        facts.append((Text(plural(stats.files_written, "file")),))
     return facts
+
+
+def _tests_in_short(stats: RunStats) -> Text:
+    return Text(f"{stats.tests_failed} failed", "red") if stats.tests_failed else Text(f"{stats.tests_passed} passed")
 
 
 def tests_text(stats: RunStats) -> Text:

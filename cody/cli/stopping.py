@@ -10,17 +10,18 @@ import psutil
 
 from cody.cli import exits
 from cody.cli.amounts import plural
-from cody.cli.known_roots import keep_roots, read_roots
+from cody.cli.known_roots import fall_asleep
 from cody.cli.terminal import is_interactive, stderr_console
 from cody.client import CodyClient, ServerUnreachable, token_for
 from cody.client.discovery import ServerFile, answers_as_cody, read_server_file
 from cody.contracts.run import RunStatus, RunSummary
-from cody.errors import Conflict, InvalidRequest
+from cody.errors import Conflict, Forbidden, InvalidRequest
 from cody.settings import Settings
 
 ACTIVE: Sequence[RunStatus] = ("queued", "running", "pausing", "cancelling")
 END_DEADLINE_S = 60.0
 """An orderly end takes a second or two; with --on-shutdown finish-turn as long as the turns that run."""
+POLL_S = 0.05
 SHOWN_RUNS = 5
 
 
@@ -44,12 +45,14 @@ async def stop_server(settings: Settings, *, yes: bool) -> int:
         return exits.ERROR
     if active:
         # Else the next `cody runs` would start a server, and with it the runs that were just stopped.
-        keep_roots(settings.state_dir, read_roots(settings.state_dir).model_copy(update={"asleep": True}))
-    process = psutil.Process(written.pid)
-    process.terminate()
+        fall_asleep(settings.state_dir, "stopped")
     try:
-        await asyncio.to_thread(process.wait, END_DEADLINE_S)
-    except psutil.TimeoutExpired:
+        await _end(psutil.Process(written.pid))
+    except psutil.NoSuchProcess:
+        pass  # it ended by itself meanwhile
+    except psutil.AccessDenied:
+        raise Forbidden(f"the server is process {written.pid} of another user, who has to end it") from None
+    except TimeoutError:
         raise Conflict(
             f"the server (process {written.pid}) was told to end, and has not after {END_DEADLINE_S:g} s: it may be "
             f"finishing turns. To end it without waiting: kill {written.pid}"
@@ -58,6 +61,15 @@ async def stop_server(settings: Settings, *, yes: bool) -> int:
     if active:
         errors.print("  cody run or cody serve starts one again, which takes its runs up", style="dim", soft_wrap=True)
     return exits.OK
+
+
+async def _end(process: psutil.Process) -> None:
+    """Raises TimeoutError when it goes on, and psutil's errors."""
+    process.terminate()
+    async with asyncio.timeout(END_DEADLINE_S):
+        # A zombie has ended: its parent only has not looked yet.
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            await asyncio.sleep(POLL_S)
 
 
 async def _active_runs(settings: Settings, written: ServerFile) -> list[RunSummary]:

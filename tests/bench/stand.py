@@ -31,14 +31,14 @@ class Stand:
     redis: Redis
 
     @contextmanager
-    def server(self, *, concurrency: int = 8, lock_ttl_ms: int = 15_000) -> Iterator[CodyServer]:
+    def server(self, *, concurrency: int = 8, projector: bool = True) -> Iterator[CodyServer]:
         """A server process on this Valkey; without keepalives, which would be counted as events."""
         made = launch(
             self.folder,
             REDIS_URL=self.valkey.url,
             CODY_SSE_KEEPALIVE_SEC="600",
             CODY_CONCURRENCY=str(concurrency),
-            CODY_LOCK_TTL_MS=str(lock_ttl_ms),
+            CODY_PROJECTOR=str(projector),
         )
         try:
             assert made.url, made.stderr

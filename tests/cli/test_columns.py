@@ -106,7 +106,7 @@ def test_runs(width: int, names: str) -> None:
     ("width", "names"),
     [
         (200, "TURN STATUS STARTED TOOK EXIT TOKENS FILES TESTS LAST MESSAGE"),
-        (80, "TURN STATUS STARTED TOOK TESTS LAST MESSAGE"),
+        (80, "TURN STATUS STARTED TOOK EXIT TESTS LAST MESSAGE"),
         (60, "TURN STATUS TESTS LAST MESSAGE"),
     ],
 )
@@ -126,8 +126,8 @@ def test_what_there_is_room_for_is_not_cut() -> None:
 def test_the_status_bar_has_failures_first_and_no_half_facts(width: int) -> None:
     bar = bar_text(Bar(snapshot()), 0, width).plain
     assert len(bar) <= width
-    assert "turn 137/200  ·  tests 12 failed, 311 passed" in bar
-    assert ("2 h 05 m" in bar) == (width == 80)
+    tests = "tests 12 failed, 311 passed" if width == 80 else "12 failed"
+    assert f"turn 137/200  ·  {tests}  ·  2 h 05 m" in bar
     assert "…" not in bar
     assert "12.35M tokens  ·  1234 files" in bar_text(Bar(snapshot()), 0, 200).plain
     asked = bar_text(Bar(snapshot(), asking=True), 0, width).plain.split("\n")[1]

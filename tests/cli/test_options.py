@@ -16,7 +16,21 @@ from cody.contracts.run import RunStatus
 from cody.contracts.run_config import AgentName, RunConfig
 from tests.cli.command_line import REPOSITORY, CommandLine
 
-COMMANDS = ("init", "doctor", "prompt", "run", "serve", "runs", "show", "watch", "logs", "pause", "resume", "cancel", "stop")
+COMMANDS = (
+    "init",
+    "doctor",
+    "prompt",
+    "run",
+    "serve",
+    "runs",
+    "show",
+    "watch",
+    "logs",
+    "pause",
+    "resume",
+    "cancel",
+    "stop",
+)
 FURTHER = ("demo", "replay", "version")
 
 
@@ -48,7 +62,7 @@ def test_the_page_about_the_command_line_has_the_exit_codes() -> None:
         assert f"| {code} | {words} |" in page
 
 
-@pytest.mark.parametrize("command", (*COMMANDS, *FURTHER))
+@pytest.mark.parametrize("command", [*COMMANDS, *FURTHER])
 def test_every_command_explains_itself_with_an_example(offline: CommandLine, command: str) -> None:
     usage, _, rest = offline(command, "--help").stdout.partition("\n")
     assert command in usage

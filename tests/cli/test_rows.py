@@ -67,7 +67,7 @@ def shown(found: list[Row]) -> list[str]:
         ),
         (event("test_run_completed", passed=6, failed=1, skipped=2), "✘ tests: 6 passed, 1 failed, 2 skipped"),
         (event("warning", code="slow", message="the disk"), "! slow: the disk"),
-        (event("custom", name="my.event", data={"a": 1}), "· my.event {\"a\":1}"),
+        (event("custom", name="my.event", data={"a": 1}), '· my.event {"a":1}'),
     ],
 )
 def test_one_sentence(given: RunEvent, text: str) -> None:

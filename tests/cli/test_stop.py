@@ -24,6 +24,14 @@ def server_of(cody: CommandLine) -> psutil.Process:
     return psutil.Process(pid)
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Also when nobody has looked at its exit code yet."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def test_a_look_wakes_the_server_that_has_ended(alone: CommandLine, agent: Agent, repo: Path) -> None:
     alone("run", "--", *agent("stop()"))
     first = server_of(alone)
@@ -43,7 +51,7 @@ def test_stop_ends_it_and_says_so(alone: CommandLine, agent: Agent) -> None:
     alone("run", "--", *agent("stop()"))
     process = server_of(alone)
     assert f"(process {process.pid}) has ended" in alone("stop").stderr
-    assert not process.is_running()
+    assert has_ended(process)
     assert alone.json("runs")["runs"], "nothing was active: a look starts it again"
 
 
@@ -68,7 +76,7 @@ def test_stop_asks_when_runs_are_active_and_they_stay_stopped(alone: CommandLine
         terminal.until("Stop it? [y/N]")
         terminal.press("y\n")
         assert terminal.wait() == exits.OK
-    assert not process.is_running()
+    assert has_ended(process)
     assert "was stopped while it had runs" in alone("runs", code=exits.UNREACHABLE).stderr
     (repo / "go").touch()
     alone("run", "--epic", "other", "--", *agent("stop()"), code=None)
@@ -114,6 +122,19 @@ def test_a_folder_that_a_server_of_ones_own_may_not_work_in(alone: CommandLine, 
         assert serving.stderr is not None
         serving.stderr.read()
     assert "started by hand" in alone("runs", code=exits.UNREACHABLE).stderr
+
+
+def test_a_look_does_not_wake_a_server_for_other_folders_than_the_last_one_had(
+    alone: CommandLine, agent: Agent, tmp_path: Path
+) -> None:
+    alone("run", "--", *agent("stop()"))
+    alone("stop")
+    with alone.start("serve", "--port", "0", f"--state-dir={alone.state_dir}") as serving:
+        read_until(serving.stdout, "http")
+        alone("stop")
+        serving.communicate(timeout=60)
+    assert "started by hand" in alone("runs", code=exits.UNREACHABLE).stderr
+    assert alone.server_pid() is None
 
 
 def test_roots_are_kept_without_those_that_are_gone_or_inside_others(tmp_path: Path) -> None:
@@ -162,8 +183,8 @@ async def test_patience_ends() -> None:
             raise ServerUnreachable("away")
         return answers.pop()
 
+    answers, kept = [], answers
     with pytest.raises(ServerUnreachable):
-        answers, kept = [], answers
         await Patience(told.append).of(call)
     assert told == [], "there was no server to begin with"
     answers = kept

@@ -46,7 +46,9 @@ def test_fields_are_told_as_options(given: str, text: str) -> None:
 
 
 def test_an_error_is_one_clear_block() -> None:
-    error = failure("agent_exited", "the command exited with code 3", "See its log.", "one\n\ntwo\x1b[2J", retryable=False)
+    error = failure(
+        "agent_exited", "the command exited with code 3", "See its log.", "one\n\ntwo\x1b[2J", retryable=False
+    )
     assert sentences(error.message) == (
         "the command exited with code 3. See its log. The agent's last lines:\n  one\n  two␛[2J"
     )
@@ -70,7 +72,7 @@ def test_a_run_that_fails_as_its_turn_did_is_told_briefly() -> None:
 
 def test_the_limit_of_turns_says_nothing_about_the_work() -> None:
     seen = Seen()
-    rows(event("turn_started", pid=1), seen)
+    rows(event("turn_started", pid=1, responseId="r"), seen)
     assert shown(rows(event("completion_detected", source="max_turns"), seen)) == ["· its limit of 2 turns is reached"]
     assert shown(rows(event("run_completed", source="max_turns"), seen)) == ["✔ run ended at its limit of 2 turns"]
 
@@ -78,4 +80,4 @@ def test_the_limit_of_turns_says_nothing_about_the_work() -> None:
 def test_data_of_custom_events_is_json() -> None:
     data = {"a": [1, None, True], "b": "é"}
     assert shown(rows(event("custom", name="n", data=data), Seen())) == ['· n {"a":[1,null,true],"b":"é"}']
-    assert compact_json({"x": {1, 1}}) == '{"x":"{1}"}'
+    assert compact_json({"x": {1}}) == '{"x":"{1}"}'
