@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 
-.PHONY: help install dashboard demo test test-faults check format lifecycle schemas openapi screenshots clean
+.PHONY: help install dashboard demo test test-faults bench check format lifecycle schemas openapi screenshots clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ test: $(STAMP) dashboard ## the whole suite: real Valkey, real processes, real c
 
 test-faults: $(STAMP) ## inject every fault several times and write the table of docs/reliability.md
 	@$(BIN)/python -m tests.faults.report
+
+bench: $(STAMP) ## measure the speed, as ratios to what the machine can do, and write the table of docs/performance.md
+	@$(BIN)/python -m tests.bench
 
 check: $(STAMP) ## ruff, mypy --strict, import arrows
 	@$(BIN)/ruff check .
