@@ -11,16 +11,15 @@ from harness.agents.base import Body
 FILES_KEPT = 200
 
 
-def plus(left: TokenUsage, right: TokenUsage) -> TokenUsage:
-    """The sum, field by field."""
-    return TokenUsage(**{name: getattr(left, name) + getattr(right, name) for name in TokenUsage.model_fields})
-
-
 @dataclass(slots=True)
 class Tally:
     """Counts one turn."""
 
-    usage: TokenUsage = field(default_factory=TokenUsage)
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+    total_tokens: int = 0
     written: dict[str, None] = field(default_factory=dict)
     files_written: int = 0
     tests_passed: int = 0
@@ -42,10 +41,26 @@ class Tally:
                 self.tests_failed += failed
                 return True
             case TokenUsageReported():
-                self.usage = plus(self.usage, TokenUsage(**{n: getattr(body, n) for n in TokenUsage.model_fields}))
+                # Numbers, no model: an agent may report its tokens a hundred thousand times a second.
+                self.input_tokens += body.input_tokens
+                self.cached_input_tokens += body.cached_input_tokens
+                self.output_tokens += body.output_tokens
+                self.reasoning_tokens += body.reasoning_tokens
+                self.total_tokens += body.total_tokens
                 return True
             case _:
                 return False
+
+    @property
+    def usage(self) -> TokenUsage:
+        """All tokens reported so far."""
+        return TokenUsage(
+            input_tokens=self.input_tokens,
+            cached_input_tokens=self.cached_input_tokens,
+            output_tokens=self.output_tokens,
+            reasoning_tokens=self.reasoning_tokens,
+            total_tokens=self.total_tokens,
+        )
 
     @property
     def files(self) -> list[str]:
@@ -56,10 +71,10 @@ class Tally:
         """The run's numbers with this turn in them."""
         return RunStats(
             turns=before.turns + (1 if ended else 0),
-            tokens=before.tokens + self.usage.total_tokens,
-            input_tokens=before.input_tokens + self.usage.input_tokens,
-            cached_input_tokens=before.cached_input_tokens + self.usage.cached_input_tokens,
-            output_tokens=before.output_tokens + self.usage.output_tokens,
+            tokens=before.tokens + self.total_tokens,
+            input_tokens=before.input_tokens + self.input_tokens,
+            cached_input_tokens=before.cached_input_tokens + self.cached_input_tokens,
+            output_tokens=before.output_tokens + self.output_tokens,
             files_written=before.files_written + self.files_written,
             tests_passed=before.tests_passed + self.tests_passed,
             tests_failed=before.tests_failed + self.tests_failed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,10 +28,12 @@ class Audited:
         self._app = app
         self._audit = audit
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["method"] in SAFE_METHODS or "caller" not in scope["state"]:
-            await self._app(scope, receive, send)
-            return
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # Without a mutation no coroutine of ours: each open stream would hold one.
+        is_mutation = scope["method"] not in SAFE_METHODS and "caller" in scope["state"]
+        return self._audited(scope, receive, send) if is_mutation else self._app(scope, receive, send)
+
+    async def _audited(self, scope: Scope, receive: Receive, send: Send) -> None:
         status: int | None = None
 
         async def watched(message: Message) -> None:

@@ -6,7 +6,7 @@ show: in the `Origin` that the browser adds, and in the `Host`, which is then a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -36,6 +36,7 @@ class Guard:
         self._app = app
         self._site = site
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # No coroutine of ours: each open stream would hold one.
         self._site.check(scope["headers"])
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)

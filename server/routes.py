@@ -37,12 +37,11 @@ class Endpoint:
     """What the API's document says of it; None = it is no part of the API."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
         if self.scope is not None:
             caller = caller_of(scope)
             if not caller.may(self.scope):
                 raise Forbidden(f"this needs scope {self.scope}; the token {caller.name!r} has {caller.scope}")
-        answer = await self.handler(request, query_of(scope["query_string"], self.parameters))
+        answer = await self.handler(Request(scope, receive), query_of(scope["query_string"], self.parameters))
         await answer(scope, receive, send)
 
 

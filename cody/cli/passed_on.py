@@ -5,6 +5,8 @@ Only their names, and the values of a choice: the rest is said by each one's `--
 
 from __future__ import annotations
 
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -115,14 +117,12 @@ def _note_serve(ctx: typer.Context) -> None:
     """A later look at runs must not start a server for the folders of the one before: it would fail runs in others."""
     if {"-h", "--help"} & set(ctx.args):
         return
-    from contextlib import suppress
-
     from cody.cli.known_roots import FILE_NAME, fall_asleep
     from cody.errors import CodyError
     from cody.settings import load_settings
 
     words = [part for word in ctx.args for part in word.split("=", 1)]
-    given = dict(zip(words, words[1:], strict=False)).get("--state-dir") or root_options(ctx).state_dir
+    given = dict(pairwise(words)).get("--state-dir") or root_options(ctx).state_dir
     with suppress(CodyError, OSError):  # the server itself tells what is wrong
         folder = load_settings(state_dir=given).state_dir
         if (folder / FILE_NAME).exists():

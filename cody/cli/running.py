@@ -112,4 +112,4 @@ def where_output_is(settings: Settings, run: RunSnapshot) -> list[tuple[str, str
     """The command that prints the run's raw output, and its folder, when that is on this machine; by name."""
     command = f"cody logs {run.run_id[:8]}" + (" --turn N" if run.stats.turns > 1 else "")
     folder = settings.runs_dir / run.run_id
-    return [("output", command), *([("output in", str(folder))] if folder.is_dir() else [])]
+    return [("output", command), *([("kept in", str(folder))] if folder.is_dir() else [])]

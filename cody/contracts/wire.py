@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
@@ -43,8 +44,13 @@ Seconds = Annotated[float, BeforeValidator(_number)]
 
 def utc_text(epoch_ms: int) -> str:
     """The instant as ISO 8601 in UTC with milliseconds: `2026-01-31T09:00:00.123Z`."""
-    moment = datetime.fromtimestamp(epoch_ms / 1000, tz=UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{epoch_ms % 1000:03d}Z"
+    second, ms = divmod(epoch_ms, 1000)
+    return f"{_second_text(second)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second_text(epoch_s: int) -> str:
+    return datetime.fromtimestamp(epoch_s, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def epoch_ms(text: str) -> int:

@@ -153,9 +153,7 @@ def _resolve(program: str, cwd: Path, env: Mapping[str, str]) -> str:
         found = os.path.join(cwd, folder, program)  # an empty entry is the current folder: the child's, not Cody's
         if _executable(found):
             return found
-    raise AgentUnavailable(
-        f"the command {program!r} is not in the agent's PATH: install it, or give its full path"
-    )
+    raise AgentUnavailable(f"the command {program!r} is not in the agent's PATH: install it, or give its full path")
 
 
 def _executable(path: str) -> bool:

@@ -96,7 +96,7 @@ async def measure(*, quick: bool) -> list[Figure]:
                 2.5,
                 median([one.cpu_us for one in floor]),
             ),
-            Figure(4, "memory a reader", median([one.bytes_a_client for one in ours]) / 1_000, "kB", 14),
+            Figure(4, "memory a reader", median([one.bytes_a_client for one in ours]) / 1_024, "KiB", 14),
         ]
         frames //= 2
         floor, ours = await bare(5_000, frames, 100), await cody(made, 5_000, frames, 100)

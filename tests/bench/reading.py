@@ -9,6 +9,7 @@ import uuid
 from cody.contracts.run_config import RunConfig
 from cody.store import keys, runs
 from cody.store.events import commit
+from harness.tail_pages import PAGE_KEPT_S
 from tests.bench.client import Client, received
 from tests.bench.figures import Figure, median, quantile
 from tests.bench.lines import socket_path
@@ -38,6 +39,7 @@ async def replay(made: Stand) -> list[Figure]:
             began = time.perf_counter()
             pieces = [data for _, data in received(server, run.run_id)]
             ours.append(kept / (time.perf_counter() - began))
+            time.sleep(2 * PAGE_KEPT_S)  # the next reader gets no page that this one's has left
             text = re.sub(rb"\r\n[0-9a-f]+\r\n", b"", b"".join(pieces))
             seqs = [int(found) for found in _SEQ.findall(text)]
             assert seqs == list(range(seqs[0], run.last_seq + 1)), "a gap or a duplicate"

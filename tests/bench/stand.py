@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from cody.store.clients import connect
 from cody.store.embedded import EmbeddedServer
 from cody.store.server_binary import find_server_binary
 from tests.server.cody_server import REPOSITORY, CodyServer, launch
+
+REST_S, REST_DEADLINE_S, RESTING = 1.0, 15.0, 0.02
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Stand:
         )
         try:
             assert made.url, made.stderr
+            _await_rest(made.process.pid)
             yield made
         finally:
             made.discard()
@@ -120,6 +124,18 @@ def stream_request(server: CodyServer, run_id: str, start: str = "0") -> str:
     """The bytes that ask for a run's events."""
     host = f"Host: localhost:{server.port}\r\n{server.auth_line}"
     return f"GET /api/runs/{run_id}/stream?from={start} HTTP/1.1\r\n{host}\r\n"
+
+
+def _await_rest(pid: int) -> None:
+    """What a server loads and looks after when it starts is done."""
+    end_s = time.monotonic() + REST_DEADLINE_S
+    before = cpu_s(pid)
+    while time.monotonic() < end_s:
+        time.sleep(REST_S)
+        now = cpu_s(pid)
+        if now - before < REST_S * RESTING:
+            return
+        before = now
 
 
 def cpu_s(pid: int) -> float:

@@ -137,7 +137,7 @@ def test_the_status_bar_has_failures_first_and_no_half_facts(width: int) -> None
 
 def test_ids_and_paths_stand_whole_on_their_lines() -> None:
     path = f"{FOLDER}/state/runs/{RUN}"
-    found = run_text(snapshot(), [("output", "cody logs 3f9a0000"), ("output in", path)]).plain.split("\n")
+    found = run_text(snapshot(), [("output", "cody logs 3f9a0000"), ("kept in", path)]).plain.split("\n")
     assert found[0].split() == ["run", RUN]
     assert found[-2].split(maxsplit=1) == ["output", "cody logs 3f9a0000"]
     assert found[-1].endswith(f" {path}")

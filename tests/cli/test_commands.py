@@ -68,7 +68,7 @@ def test_a_run_is_watched_to_its_end(cody: CommandLine, agent: Agent, repo: Path
     assert summary["status"] == "completed"
     assert summary["folder"] == str(repo)
     assert summary["output"] == f"cody logs {run_id[:8]}"
-    output = Path(next(line for line in done.stdout.splitlines() if line.startswith("output in")).split()[-1])
+    output = Path(next(line for line in done.stdout.splitlines() if line.startswith("kept in")).split()[-1])
     assert b"\x1b]0;title\x07" in b"".join(path.read_bytes() for path in output.rglob("output.log"))
 
 
@@ -111,7 +111,7 @@ def test_a_failed_run_has_its_own_exit_code(cody: CommandLine, agent: Agent) -> 
     assert done.stdout.count("no good") == 2, "what the agent printed, and the error, once"
     told = "failed after"
     assert "agent_exited: the command exited with code 1. The turn's log has all" in done.stdout.partition(told)[2]
-    assert cody("watch", run_id_of(done), code=exits.RUN_FAILED).stdout.splitlines()[-1].startswith("output")
+    assert cody("watch", run_id_of(done), code=exits.RUN_FAILED).stdout.splitlines()[-1].startswith("kept in")
 
 
 def test_a_run_that_is_left_alone_is_found_steered_and_cancelled(cody: CommandLine, agent: Agent, repo: Path) -> None:
@@ -155,7 +155,7 @@ def test_show_has_the_run_and_its_turns(cody: CommandLine, agent: Agent) -> None
     assert found["run"]["stats"]["turns"] == 2
     assert [turn["lastMessage"] for turn in found["turns"]] == ["turn 1", "turn 2"]
     text = cody("show", run_id[:8]).stdout
-    assert "completed by  max turns" in text
+    assert "completed by  its limit of 2 turns" in text
     assert text.splitlines()[-1].endswith("turn 2")
 
 

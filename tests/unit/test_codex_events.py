@@ -384,10 +384,10 @@ def test_unreadable_lines_are_shown_warned_of_once_and_counted() -> None:
 
 def test_plain_lines_are_output_and_sentinels_among_them_are_not() -> None:
     subject = reader()
-    for read in (subject.stdout_line, subject.stderr_line):
-        assert read(b"warming up") == Reading(is_output=True)
-        assert read(b'{"no":"type"}') == Reading(is_output=True)
-        assert read(SENTINEL.encode()) == Reading([TestRunCompleted(passed=3, failed=1)])
+    for read, is_life in ((subject.stdout_line, True), (subject.stderr_line, False)):
+        assert read(b"warming up") == Reading(is_output=True, is_life=is_life)
+        assert read(b'{"no":"type"}') == Reading(is_output=True, is_life=is_life)
+        assert read(SENTINEL.encode()) == Reading([TestRunCompleted(passed=3, failed=1)], is_life=is_life)
 
 
 def test_what_is_not_known_is_kept() -> None:
