@@ -238,9 +238,14 @@ def _new_in_rewritten(
 
 
 def _matching(lines: Iterable[bytes], pattern: LinePattern) -> Iterable[tuple[int, str]]:
+    # A log has empty lines and lines that come again: millions, in one that is only that. A search costs more than a look.
+    searched: dict[str, bool] = {}
     for index, line in enumerate(lines):
         text = line[:MAX_LINE_BYTES].decode("utf-8", "replace").rstrip("\r")
-        if pattern.matches(text):
+        found = searched.get(text)
+        if found is None:
+            found = searched[text] = pattern.matches(text)
+        if found:
             yield index, text
 
 

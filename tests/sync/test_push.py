@@ -178,8 +178,8 @@ def pushed_peaks(team: Team, laptop: Laptop, folder: Path, megabytes: int) -> tu
         (("push", "/dev/null"), 1, "is not a file"),
         (("status", "no-such-job"), 1, "job_not_found"),
         (("cancel", "no-such-job"), 1, "job_not_found"),
-        (("push", "thread:none"), 69, "no Cody server answers"),
-        (("push", "3f9a3f9a"), 69, "no Cody server answers"),
+        (("push", "thread:none"), 69, "no server"),
+        (("push", "3f9a3f9a"), 69, "no server"),
     ],
 )
 def test_what_can_not_be_done_is_said(laptop: Laptop, arguments: tuple[str, ...], code: int, said: str) -> None:
