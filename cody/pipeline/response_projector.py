@@ -27,6 +27,7 @@ from cody.contracts.stream_events import (
     read_stream_event,
     stream_event,
 )
+from cody.errors import StoreUnavailable
 from cody.pipeline.archive import Archive, ArchiveRefused, Document, ResponseRow
 from cody.pipeline.problems import problem
 from cody.pipeline.projecting import Desk, Pace, consumer_name, keep_projecting
@@ -47,6 +48,9 @@ WRONG_RESPONSE = "wrong_response"
 EVENTS_LOST = "events_lost"
 
 _TURN_OF_RUN = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):[1-9][0-9]*\Z")
+
+
+GIVE_BACK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +135,27 @@ class ResponseProjector:
 
         Raises StoreUnavailable, ArchiveUnavailable: then nothing changed, or all of a batch is in.
         """
-        while True:
-            taken = await self._store.take(
-                response_id, projector=self.name, lease_ms=self._pace.lease_ms, count=self._pace.batch
-            )
-            match taken:
-                case TakenByOther():
+        try:
+            while True:
+                taken = await self._store.take(
+                    response_id, projector=self.name, lease_ms=self._pace.lease_ms, count=self._pace.batch
+                )
+                match taken:
+                    case TakenByOther():
+                        return False
+                    case NothingThere():
+                        return True
+                is_last = len(taken.entries) < self._pace.batch
+                if not await self._apply(response_id, taken.entries, release=is_last):
                     return False
-                case NothingThere():
+                if is_last:
                     return True
-            is_last = len(taken.entries) < self._pace.batch
-            if not await self._apply(response_id, taken.entries, release=is_last):
-                return False
-            if is_last:
-                return True
+        except asyncio.CancelledError:
+            # An orderly stop: whoever comes next need not wait until the lease has run out.
+            with contextlib.suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(GIVE_BACK_S):
+                    await self._store.give_back(response_id, projector=self.name)
+            raise
 
     async def _apply(self, response_id: str, entries: Sequence[Entry], *, release: bool) -> bool:
         known = await self._known(response_id)

@@ -177,6 +177,11 @@ class ResponseEvents:
             case _:
                 return NothingThere()
 
+    async def give_back(self, response_id: str, *, projector: str) -> None:
+        """Own the response's projection no longer; what was not acknowledged is the next one's."""
+        with store_calls(f"give response {response_id} back"):
+            await script("release")(self._redis, [keys.response_projector(response_id)], [projector])
+
     async def ack(
         self,
         response_id: str,
