@@ -115,7 +115,9 @@ class RunProjector:
                 return False
         self._counts.pop(run_id, None)
         last_seq = ended_at(reading)
-        if last_seq is not None:
+        is_halted = cursor.halted_reason is not None or (step is not None and step.halt is not None)
+        # A halted run is not all in the archive: Redis is the only place that has the rest, and keeps it.
+        if last_seq is not None and not is_halted:
             await self._source.expire(run_id, ttl_s=self._run_ttl_s, last_seq=last_seq)
         return True
 
