@@ -7,8 +7,8 @@ prints its fence, and keeps the lease until it loses it.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-import tempfile
 import uuid
 from pathlib import Path
 
@@ -37,26 +37,25 @@ async def main(url: str, run_id: str, ttl_ms: int, guarded: bool, evidence: str)
     lease.on_lost = lost.set
     keeper.add(lease)
     keeping = asyncio.create_task(keeper.run())
-    with tempfile.NamedTemporaryFile() as empty:
-        process = await spawn(
-            Launch(
-                (sys.executable, "-I", "-S", str(AGENT), evidence, "/nowhere"),
-                Path("/"),
-                {"CODY_RUN_ID": run_id, "CODY_FENCE": str(claim.fence), "CODY_TURN": "1"},
-                Path(empty.name),
-            ),
-            guard_id=str(uuid.uuid4()),
-            grace_s=0.1,
-            on_stdout=lambda data: None,
-            on_stderr=lambda data: None,
-            deadline=lease.deadline if guarded else None,
-        )
-        if guarded:
-            lease.on_extended = process.extend_deadline
-        print(claim.fence, flush=True)
-        await lost.wait()
-        process.stop(0)
-        await process.wait()
+    process = await spawn(
+        Launch(
+            (sys.executable, "-I", "-S", str(AGENT), evidence, "/nowhere"),
+            Path("/"),
+            {"CODY_RUN_ID": run_id, "CODY_FENCE": str(claim.fence), "CODY_TURN": "1"},
+            Path(os.devnull),
+        ),
+        guard_id=str(uuid.uuid4()),
+        grace_s=0.1,
+        on_stdout=lambda data: None,
+        on_stderr=lambda data: None,
+        deadline=lease.deadline if guarded else None,
+    )
+    if guarded:
+        lease.on_extended = process.extend_deadline
+    print(claim.fence, flush=True)
+    await lost.wait()
+    process.stop(0)
+    await process.wait()
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
     await redis.aclose()
