@@ -66,7 +66,7 @@ async def codex_turns(*, quick: bool) -> list[Figure]:
                         workspace = folder / f"bare{number}"
                         workspace.mkdir()
                         began = time.perf_counter()
-                        assert (await run_codex(workspace, env)).code == 0
+                        assert (await run_codex(workspace, env, sandbox="workspace-write")).code == 0
                         bare.append((time.perf_counter() - began) * 1_000)
                     async with ReplayServer(load_scenario(SCENARIO), delay_factor=1) as replay:
                         env = write_codex_home(folder / f"home{number}", replay.base_url)
