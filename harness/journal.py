@@ -129,14 +129,14 @@ class Journal:
         self._work = asyncio.Event()
         self._writer = asyncio.create_task(self._write(), name=f"journal {run_id}")
 
-    def emit(self, body: Body, meta: Meta | None = None) -> None:
-        """Add an event, and with it, in the same step, changes of meta fields.
+    def emit(self, body: Body, meta: Meta | None = None, *, turn: int | None = None) -> None:
+        """Add an event (of this turn), and with it, in the same step, changes of meta fields.
 
         While Redis has been away so long that the buffer is full, output and custom events are dropped and counted.
         """
         if self.failure is not None:
             return
-        payload = self.redactor.clean(payload_json(body))
+        payload = self.redactor.clean(payload_json(body, turn=turn))
         if self.buffered_bytes > self._buffer_bytes:
             if body.type in DROPPABLE:
                 self.dropped_bytes += len(payload)
@@ -148,7 +148,8 @@ class Journal:
         batch = self._open_batch()
         batch.events.append(PendingEvent(body.type, utc_text(now_ms()), payload))
         batch.bytes += len(payload)
-        batch.meta.update(self._clean(meta or {}))
+        if meta:
+            batch.meta.update(self._clean(meta))
         self.buffered_bytes += len(payload)
         self._work.set()
 

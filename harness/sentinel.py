@@ -32,6 +32,8 @@ _TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|[{}]')
 """A brace, or a string: also one never closed (else each escaped quote in it would be tried as a string's begin)."""
 _BLANKS = b" \t\r\n"
 _QUOTES = (b"'", b'"', b"`")
+_GROWTH = 5
+"""A value as compact JSON is at most so many times as long as the text it was read from: `1e15` is 1000000000000000.0."""
 _WASTE_FACTOR = 4
 """How often a line is read in vain at most: one of openings that are never closed would be read once for each."""
 
@@ -77,7 +79,7 @@ def _in_line(line: bytes) -> list[RunEventBody]:
         except orjson.JSONDecodeError:
             pass
         else:
-            event = _event(whole) if len(line) <= MAX_SENTINEL_BYTES else None
+            event = _event(whole, line) if len(line) <= MAX_SENTINEL_BYTES else None
             return [] if event is None else [event]
     events: list[RunEventBody] = []
     wasted, allowed = 0, _WASTE_FACTOR * len(line) + 1024
@@ -112,7 +114,7 @@ def _object_end(line: bytes, at: int) -> tuple[int, bool]:
 
 def _read(text: bytes) -> RunEventBody | None:
     try:
-        return _event(orjson.loads(text))
+        return _event(orjson.loads(text), text)
     except orjson.JSONDecodeError:
         return None
 
@@ -122,7 +124,8 @@ def _quoted(line: bytes, at: int, end: int) -> bool:
     return before in _QUOTES and line[end : end + 1] == before
 
 
-def _event(value: object) -> RunEventBody | None:
+def _event(value: object, text: bytes) -> RunEventBody | None:
+    """The event of a line's value; `text`: what it was read from."""
     payload = value.get(SENTINEL_KEY) if isinstance(value, dict) else None
     if not isinstance(payload, dict):
         return None
@@ -135,9 +138,14 @@ def _event(value: object) -> RunEventBody | None:
         except ValidationError:
             return None
     data: dict[str, Any] = {name: content for name, content in payload.items() if name != "type"}
-    if not _shallow(data, MAX_DEPTH) or len(orjson.dumps(data)) > MAX_CUSTOM_BYTES:
-        return None
-    return Custom(name=kind, data=data)
+    return Custom(name=kind, data=data) if _is_kept(data, text) else None
+
+
+def _is_kept(data: dict[str, Any], text: bytes) -> bool:
+    """Whether it is neither too deep nor too large; most lines are so short that neither need be looked for."""
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and not _shallow(data, MAX_DEPTH):
+        return False
+    return len(text) * _GROWTH <= MAX_CUSTOM_BYTES or len(orjson.dumps(data)) <= MAX_CUSTOM_BYTES
 
 
 def _shallow(value: object, depth: int) -> bool:

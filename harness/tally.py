@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cody.contracts.run import RunStats, TokenUsage
-from cody.contracts.run_events import FileWritten, TestRunCompleted, TokenUsageReported
 from harness.agents.base import Body
 
 FILES_KEPT = 200
@@ -27,29 +26,31 @@ class Tally:
 
     def add(self, body: Body) -> bool:
         """Count an event; True when a number changed."""
-        match body:
-            case FileWritten(path=path):
-                if path in self.written:
-                    return False
-                self.files_written += 1
-                # Bounded: a turn that writes a million files is counted, not listed.
-                if len(self.written) < 100_000:
-                    self.written[path] = None
-                return True
-            case TestRunCompleted(passed=passed, failed=failed):
-                self.tests_passed += passed
-                self.tests_failed += failed
-                return True
-            case TokenUsageReported():
-                # Numbers, no model: an agent may report its tokens a hundred thousand times a second.
-                self.input_tokens += body.input_tokens
-                self.cached_input_tokens += body.cached_input_tokens
-                self.output_tokens += body.output_tokens
-                self.reasoning_tokens += body.reasoning_tokens
-                self.total_tokens += body.total_tokens
-                return True
-            case _:
-                return False
+        # By the type's name: most events are none of these, and isinstance of models is slow.
+        if body.type == "file_written":
+            return self._add_file(body.path)
+        if body.type == "test_run_completed":
+            self.tests_passed += body.passed
+            self.tests_failed += body.failed
+            return True
+        if body.type == "token_usage":
+            # Numbers, no model: an agent may report its tokens a hundred thousand times a second.
+            self.input_tokens += body.input_tokens
+            self.cached_input_tokens += body.cached_input_tokens
+            self.output_tokens += body.output_tokens
+            self.reasoning_tokens += body.reasoning_tokens
+            self.total_tokens += body.total_tokens
+            return True
+        return False
+
+    def _add_file(self, path: str) -> bool:
+        if path in self.written:
+            return False
+        self.files_written += 1
+        # Bounded: a turn that writes a million files is counted, not listed.
+        if len(self.written) < 100_000:
+            self.written[path] = None
+        return True
 
     @property
     def usage(self) -> TokenUsage:

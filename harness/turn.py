@@ -11,8 +11,6 @@ from structlog import get_logger
 
 from cody.contracts.run import RunError, RunStats, TokenUsage, TurnRecord, TurnStatus
 from cody.contracts.run_events import (
-    FileDeleted,
-    FileWritten,
     TurnCompleted,
     TurnFailed,
     TurnInterrupted,
@@ -102,9 +100,10 @@ class Turn:
 
     def emit(self, body: Body) -> None:
         """An event of this turn."""
-        own = self._watch.with_diff(body.model_copy(update={"turn": self.number}))
-        self._journal.emit(own)
-        if isinstance(own, FileWritten | FileDeleted) and own.source == "agent":
+        own = self._watch.with_diff(body)
+        self._journal.emit(own, turn=self.number)
+        # By its type's name: this is done for each of an agent's lines, and isinstance of models is slow.
+        if (own.type == "file_written" or own.type == "file_deleted") and own.source == "agent":
             self._watch.by_agent(own)
         if self._tally.add(own) and not self._stats_due:
             # Once for all events of a chunk, not once for each.

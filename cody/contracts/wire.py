@@ -42,6 +42,7 @@ def _number(value: Any) -> Any:
 Seconds = Annotated[float, BeforeValidator(_number)]
 
 
+@lru_cache(maxsize=64)
 def utc_text(epoch_ms: int) -> str:
     """The instant as ISO 8601 in UTC with milliseconds: `2026-01-31T09:00:00.123Z`."""
     second, ms = divmod(epoch_ms, 1000)

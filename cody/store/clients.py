@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import quote
 
+import hiredis
 import redis.asyncio.connection as redis_connection
 from redis import exceptions as redis_errors
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -70,12 +71,20 @@ def address(client: Redis) -> str:
 
 
 class _Deadlines(redis_connection.AbstractConnection):
-    """Deadlines by `asyncio.timeout` instead of redis-py's own; a missed one closes the connection."""
+    """Deadlines by `asyncio.timeout` instead of redis-py's own (a missed one closes the connection); packing by hiredis."""
 
     def __init__(self, *, reply_deadline_s: float | None, **options: Any) -> None:
         # Without a socket_timeout redis-py does not use wait_for, see above.
         super().__init__(socket_timeout=None, **options)
         self._reply_deadline_s = reply_deadline_s
+
+    def pack_command(self, *args: Any) -> list[bytes]:
+        """By hiredis, as redis-py's blocking connections do; its asyncio ones pack in Python, at six times the cost."""
+        words = args[0].split() if isinstance(args[0], str | bytes) else args[:1]  # a name may be two: CONFIG GET
+        try:
+            return [hiredis.pack_command((*words, *args[1:]))]
+        except TypeError as error:
+            raise redis_errors.DataError(f"a command holds a value that Redis can't keep: {error}") from None
 
     async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         try:

@@ -19,8 +19,7 @@ from cody.store import keys
 from cody.store.scripts import Argument, script
 
 
-@dataclass(frozen=True, slots=True)
-class PendingEvent:
+class PendingEvent(NamedTuple):
     """An event that waits to be added; its sequence number is given by its place in the commit."""
 
     type: str

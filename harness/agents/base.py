@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cody.contracts.run import RunError, TokenUsage
 from cody.contracts.run_config import RunConfig
@@ -37,8 +37,7 @@ class TurnRequest:
     """The provider's cumulative usage of that conversation at the end of the turn before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(NamedTuple):
     """What one line meant.
 
     `is_output`: the line is plain output, to be shown as such. `is_life`: it tells that the agent gets on with its work;

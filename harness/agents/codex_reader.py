@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from cody.contracts.run import TokenUsage
 from cody.contracts.run_events import (
@@ -94,7 +93,7 @@ class CodexReader:
     def stderr_line(self, line: bytes, *, truncated: bool = False) -> Reading:
         self._stderr.add(line)
         # Its work is told on stdout; here it complains, for hours if the network is gone.
-        return replace(_OUTPUT if truncated else _plain_line(line), is_life=False)
+        return (_OUTPUT if truncated else _plain_line(line))._replace(is_life=False)
 
     def outcome(self, exit: AgentExit) -> TurnOutcome:
         seen = Seen(

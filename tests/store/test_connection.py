@@ -129,6 +129,15 @@ async def test_bytes_go_in_and_out(server: EmbeddedServer) -> None:
         assert await client.get("key") == b"\x00\xff"
 
 
+async def test_a_value_of_another_kind_is_refused_and_nothing_is_sent(server: EmbeddedServer) -> None:
+    async with closing(connect(server.url)) as client:
+        for value in (None, {"a": 1}, ["x"]):
+            with pytest.raises(redis_errors.DataError, match="can't keep"):
+                await client.set("k", value)  # type: ignore[arg-type]
+        assert await client.get("k") is None
+        assert await client.config_get("maxmemory") == {"maxmemory": "0"}
+
+
 async def test_a_command_whose_reply_is_lost_is_not_sent_again(server: EmbeddedServer, proxy: TcpProxy) -> None:
     proxy.lose_reply_of = b"XADD"
     async with closing(connect(proxy.url)) as client:

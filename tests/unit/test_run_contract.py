@@ -18,6 +18,7 @@ from cody.contracts.run_events import (
     Custom,
     EventBody,
     RunEventBody,
+    SubprocessOutput,
     TurnFailed,
     TurnItem,
     payload_json,
@@ -138,6 +139,12 @@ def test_an_event_is_flat_and_its_nulls_inside_are_kept() -> None:
 def test_an_agents_own_event_is_kept_whole() -> None:
     body = Custom(name="x.y", data={"deep": [1, None, {"a": "b"}]})
     assert BODY.validate_json(b'{"type":"custom",' + payload_json(body)[1:]) == body
+
+
+def test_a_turn_given_beside_the_body_is_written_as_if_it_were_in_it() -> None:
+    for body in (Custom(name="n", data={"a": [{}]}), SubprocessOutput(stream="stdout", text="é\u2028")):
+        assert payload_json(body, turn=3) == payload_json(body.model_copy(update={"turn": 3}))
+    assert payload_json(EventBody(), turn=3) == b'{"turn":3}'  # type: ignore[arg-type]
 
 
 def test_a_snapshot_has_the_fields_of_the_contract() -> None:
