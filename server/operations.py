@@ -153,30 +153,27 @@ STREAM = Operation(
 )
 TURNS = Operation("listTurns", "The run's turns, in order.", {200: Answer("All turns.", run.TurnPage)}, errors=(404,))
 TURN = Operation("getTurn", "One turn.", {200: Answer("The turn.", run.TurnRecord)}, errors=(404,))
-OUTPUT = Operation(
-    "getTurnOutput",
-    "What the agent wrote in a turn, raw, as far as it is written by now.",
-    {
-        200: Answer("From the offset on.", media_type="text/plain"),
-        206: Answer("The part that a Range header asks for.", media_type="text/plain"),
-    },
-    query=(
-        Parameter("offset", {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "default": 0}, "The first byte."),
-    ),
-    errors=(404, 416),
-)
-TURN_PROMPT = Operation(
-    "getTurnPrompt",
-    "The prompt that a turn got, without secrets.",
-    {
-        200: Answer("From the offset on.", media_type="text/plain"),
-        206: Answer("The part that a Range header asks for.", media_type="text/plain"),
-    },
-    query=(
-        Parameter("offset", {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "default": 0}, "The first byte."),
-    ),
-    errors=(404, 416),
-)
+
+
+def _turn_file(operation_id: str, summary: str) -> Operation:
+    return Operation(
+        operation_id,
+        summary,
+        {
+            200: Answer("From the offset on.", media_type="text/plain"),
+            206: Answer("The part that a Range header asks for.", media_type="text/plain"),
+        },
+        query=(
+            Parameter(
+                "offset", {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "default": 0}, "The first byte."
+            ),
+        ),
+        errors=(404, 416),
+    )
+
+
+OUTPUT = _turn_file("getTurnOutput", "What the agent wrote in a turn, raw, as far as it is written by now.")
+TURN_PROMPT = _turn_file("getTurnPrompt", "The prompt that a turn got, without secrets.")
 EPIC_LOG = Operation(
     "getEpicLog",
     "A log of the run's epic as it is now: the last MiB of it, without secrets.",

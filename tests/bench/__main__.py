@@ -16,9 +16,9 @@ import structlog
 
 from tests.bench import fan_out, lines, processes, reading, starting
 from tests.bench.figures import HEAD, Figure, row
+from tests.marked_table import with_table
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 Measure = Callable[..., Coroutine[None, None, list[Figure]]]
 PARTS: dict[str, Measure] = {
     "lines": lines.measure,
@@ -27,15 +27,6 @@ PARTS: dict[str, Measure] = {
     "reading": reading.measure,
     "starting": starting.measure,
 }
-
-
-def with_table(document: str, table: str) -> str:
-    """The document with the table between its markers; raises ValueError when it has none."""
-    head, _, rest = document.partition(BEGIN)
-    _, found, tail = rest.partition(END)
-    if not found:
-        raise ValueError(f"no {BEGIN} ... {END} in the document")
-    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = "\n".join([HEAD, *map(row, figures), "", machine])
     print(table)
     if not options.only and not failed:
-        DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), table), encoding="utf-8")
+        DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), "bench", table), encoding="utf-8")
     return 1 if failed else 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,19 +11,14 @@ import pytest
 from starlette.requests import Request
 
 from server.static_files import StaticEndpoints, read_folder
-from tests.server.cody_server import CodyServer, launch
+from tests.server.cody_server import CodyServer, running_server
 
 
 @pytest.fixture(scope="module")
 def server(dashboard: Path) -> Iterator[CodyServer]:
     """One for all of them: none changes anything."""
-    with tempfile.TemporaryDirectory(prefix="cody-page-") as folder:
-        started = launch(Path(folder))
-        try:
-            assert started.url, started.stderr
-            yield started
-        finally:
-            started.discard()
+    with running_server("page") as started:
+        yield started
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import textwrap
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from redis.asyncio import Redis
 
 from cody.client import CodyClient
 from tests.cli.command_line import CommandLine
-from tests.server.cody_server import CodyServer, launch
+from tests.server.cody_server import CodyServer, running_server
 
 Agent = Callable[[str], list[str]]
 
@@ -32,13 +31,8 @@ def wait_for(name):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[CodyServer]:
-    with tempfile.TemporaryDirectory(prefix="cody-cli-") as folder:
-        started = launch(Path(folder))
-        try:
-            assert started.url, started.stderr
-            yield started
-        finally:
-            started.discard()
+    with running_server("cli") as started:
+        yield started
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ import structlog
 from tests.faults.machines import can_isolate
 from tests.faults.scenarios import SCENARIOS, Scenario
 from tests.faults.stage import Measured
+from tests.marked_table import with_table
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
-BEGIN, END = "<!-- faults: begin -->", "<!-- faults: end -->"
 DEADLINE_S = 180
 COLUMNS = ("fault", "tries", "failed", "orphans", "lost", "duplicated", "gaps", "overlap ms", "take-over ms")
 HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
@@ -44,15 +44,6 @@ def row(scenario: Scenario, found: Sequence[Measured], failed: int) -> str:
 
 def impossible(scenario: Scenario) -> str:
     return f"| {scenario.title} | 0: not possible here, needs {scenario.needs} | | | | | | | |"
-
-
-def with_table(document: str, table: str) -> str:
-    """The document with the table between its markers; raises ValueError when it has none."""
-    head, _, rest = document.partition(BEGIN)
-    _, found, tail = rest.partition(END)
-    if not found:
-        raise ValueError(f"no {BEGIN} ... {END} in the document")
-    return f"{head}{BEGIN}\n{table}\n{END}{tail}"
 
 
 def _try(scenario: Scenario, seed: int) -> Measured | None:
@@ -96,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     rows += ["", f"Linux {platform.release()}, Python {platform.python_version()}, {machines}; leases of 1.5 to 3 s."]
     if not options.only:
-        DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), "\n".join(rows)), encoding="utf-8")
+        DOCUMENT.write_text(
+            with_table(DOCUMENT.read_text(encoding="utf-8"), "faults", "\n".join(rows)), encoding="utf-8"
+        )
     else:
         print("\n".join(rows))
     return 1 if bad else 0

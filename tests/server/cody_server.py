@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,18 @@ def launch(
         )
     said = process.stdout.readline().strip() if process.stdout is not None else ""
     return CodyServer(state_dir, process, log, said)
+
+
+@contextmanager
+def running_server(name: str) -> Iterator[CodyServer]:
+    """A server in a folder of its own, until the block ends. `name`: what the folder is called by."""
+    with tempfile.TemporaryDirectory(prefix=f"cody-{name}-") as folder:
+        started = launch(Path(folder))
+        try:
+            assert started.url, started.stderr
+            yield started
+        finally:
+            started.discard()
 
 
 @dataclass

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from tests.server.cody_server import CodyServer, launch
+from tests.server.cody_server import CodyServer, launch, running_server
 
 Launch = Callable[..., CodyServer]
 
@@ -19,13 +19,8 @@ Launch = Callable[..., CodyServer]
 @pytest.fixture(scope="module")
 def server() -> Iterator[CodyServer]:
     """A server that the tests of a module share."""
-    with tempfile.TemporaryDirectory(prefix="cody-server-") as folder:
-        started = launch(Path(folder))
-        try:
-            assert started.url, started.stderr
-            yield started
-        finally:
-            started.discard()
+    with running_server("server") as started:
+        yield started
 
 
 @pytest.fixture
