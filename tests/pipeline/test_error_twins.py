@@ -122,8 +122,8 @@ async def test_a_server_killed_in_the_midst_of_an_answer_leaves_none_in_progress
         one.server.end(signal.SIGKILL)
         await one.restart()
         async with one.server.redis() as redis:
-            # As when the lease of the dead one runs out.
-            await redis.delete(keys.response_publisher(response_id))
+            # As when the leases of the dead one run out.
+            await redis.delete(keys.response_publisher(response_id), keys.response_projector(response_id))
         response = await hydrate(one.http, response_id, hydrator=hydrator)
         assert response == await one.persisted(response_id)
     assert response.status == "error"

