@@ -6,8 +6,10 @@ The key is CODY_SECRET_KEY, or one of the state folder's own. Hosts that share r
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from cody.errors import CodyError, ConfigurationError
 from cody.redaction import holds_secret
 
 SEALED = "sealed:v1:"
+MIN_KEY_CHARS = 16
+"""As of CODY_SECRET_KEY."""
 
 
 class SealBroken(CodyError):
@@ -68,12 +72,29 @@ def key_of(state_dir: Path) -> str:
     """The key of this state folder, made at its first use (0600); raises ConfigurationError."""
     path = state_dir / "secret.key"
     try:
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            return path.read_text(encoding="ascii").strip()
-        with os.fdopen(fd, "w", encoding="ascii") as file:
-            file.write(base64.urlsafe_b64encode(os.urandom(32)).decode() + "\n")
-        return path.read_text(encoding="ascii").strip()
+        if not path.exists():
+            _make_key(path)
+        key = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the key of the state folder ({path}) can't be used: {error}") from error
+    if len(key) < MIN_KEY_CHARS:
+        raise ConfigurationError(
+            f"the key of the state folder ({path}) is empty or cut off: put it back from a backup, or remove the file for a new "
+            "key; what was sealed with the old one can't be opened then"
+        )
+    return key
+
+
+def _make_key(path: Path) -> None:
+    """A key that nobody ever sees a part of; whichever process is the first, all get its key. Raises OSError."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "w", encoding="ascii") as file:
+            file.write(base64.urlsafe_b64encode(os.urandom(32)).decode() + "\n")
+            file.flush()
+            os.fsync(fd)
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)

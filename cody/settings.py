@@ -212,7 +212,16 @@ def process_secrets(settings: Settings) -> list[Secret]:
         )
         if value
     ]
-    return [*secrets_of(os.environ), *configured, *own]
+    # Those of the environment are found below; cody.toml and flags may set them too.
+    urls = {
+        "REDIS_URL": settings.redis_url,
+        "DATABASE_URL": settings.database_url,
+        "OPENAI_BASE_URL": settings.openai_base_url,
+        "ANTHROPIC_BASE_URL": settings.anthropic_base_url,
+        "CODY_URL": settings.url,
+    }
+    in_urls = secrets_of({name: url for name, url in urls.items() if url})
+    return [*secrets_of(os.environ), *configured, *own, *in_urls]
 
 
 AGENT_ENVIRONMENT = frozenset(

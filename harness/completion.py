@@ -56,29 +56,28 @@ class StopRefused:
     reason: str
 
 
-def clear_stale(epic: Epic, run_id: str) -> tuple[Path, ...]:
-    """Move what stands at the stop file's places aside, to `.stop.stale-<n>` beside it; gives the new paths.
+def clear_stale(epic: Epic, run_id: str) -> Path | None:
+    """Move what stands at the stop file's place aside, to `.stop.stale-<n>` beside it; gives the new path, None = nothing.
 
     Links, FIFOs and folders are moved as they are. Raises ConfigurationError when something cannot be moved: it would
     complete the run before its first turn.
     """
-    moved: list[Path] = []
-    for path in epic.stop_files:
-        if not is_in_place(path.parent):
-            raise ConfigurationError(f"run {run_id}: {path.parent} was replaced by a link since the run was accepted")
-        try:
-            if os.path.lexists(path):
-                target = _free_name(path)
-                os.rename(path, target)
-                log.info("run.stale_stop_file_moved", run_id=run_id, path=str(path), moved_to=str(target))
-                moved.append(target)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise ConfigurationError(
-                f"run {run_id}: {path}, left by an earlier run, cannot be moved aside ({error.strerror}): remove it"
-            ) from error
-    return tuple(moved)
+    path = epic.stop_file
+    if not is_in_place(path.parent):
+        raise ConfigurationError(f"run {run_id}: {path.parent} was replaced by a link since the run was accepted")
+    try:
+        if not os.path.lexists(path):
+            return None
+        target = _free_name(path)
+        os.rename(path, target)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ConfigurationError(
+            f"run {run_id}: {path}, left by an earlier run, cannot be moved aside ({error.strerror}): remove it"
+        ) from error
+    log.info("run.stale_stop_file_moved", run_id=run_id, path=str(path), moved_to=str(target))
+    return target
 
 
 def _free_name(path: Path) -> Path:
@@ -91,20 +90,8 @@ def _free_name(path: Path) -> Path:
 
 
 def check_stop_file(epic: Epic) -> StopFound | StopRefused | None:
-    """The stop file of this run, if there is one. A good one at either place wins over a refused one at the other."""
-    refused: StopRefused | None = None
-    for path in epic.stop_files:
-        match _stop_file_at(path):
-            case StopFound() as found:
-                return found
-            case StopRefused() as answer:
-                refused = refused or answer
-            case None:
-                pass
-    return refused
-
-
-def _stop_file_at(path: Path) -> StopFound | StopRefused | None:
+    """The stop file of this run, if there is one."""
+    path = epic.stop_file
     if not os.path.lexists(path):
         return None
     if not is_in_place(path.parent):

@@ -23,7 +23,7 @@ from cody.pipeline.pipeline import Pipeline
 from cody.redaction import Redactor
 from cody.sealing import Sealer, key_of
 from cody.settings import Settings, process_secrets
-from cody.store import control, leases, runs
+from cody.store import control, keys, leases, runs
 from cody.store.availability import store_calls
 from cody.store.leases import Claim
 from cody.store.reader import StreamReader
@@ -31,7 +31,7 @@ from harness.agents.registry import agents
 from harness.archive_fence import fence_of
 from harness.dispatch import Dispatcher
 from harness.guard_clock import boottime_ns
-from harness.journal import now_ms
+from harness.journal import StoreCorrupt, now_ms
 from harness.kept_runs import keep_recent
 from harness.leases import LeaseKeeper
 from harness.ownership import Ownership, Shared
@@ -58,6 +58,8 @@ class Crew:
         self._settings = settings
         self.halted: dict[str, str] = {}
         """Runs that this process had to let go of because of their record in Redis, and why: the last of them."""
+        self._deaf: set[str] = set()
+        """Runs whose control messages can't be heard: what their key holds is not Cody's."""
         self._troubles: dict[str, _Trouble] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._dispatcher: Dispatcher | None = None
@@ -71,7 +73,7 @@ class Crew:
             keeper=LeaseKeeper(
                 redis, worker_id=self.worker_id, ttl_ms=settings.lock_ttl_ms, on_trouble=self._redis_in_trouble
             ),
-            controls=StreamReader(url, redis, str(uuid.uuid4())),
+            controls=StreamReader(url, redis, str(uuid.uuid4()), self._control_broken),
             agents=agents(codex_binary=settings.codex_bin),
             slots=self._slots,
             sealer=self.sealer,
@@ -95,7 +97,7 @@ class Crew:
         ) as dispatcher:
             crew._dispatcher = dispatcher
             tasks = [
-                asyncio.create_task(_keep_going(name, work), name=name)
+                asyncio.create_task(keep_going(name, work), name=name)
                 for name, work in {
                     "leases": crew._shared.keeper.run,
                     "controls": crew._shared.controls.run,
@@ -217,9 +219,18 @@ class Crew:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
 
+    def _control_broken(self, key: str) -> None:
+        """Nothing of a run goes on here that nobody could pause or cancel."""
+        for run_id, worker in self.workers.items():
+            if keys.control(run_id) == key:
+                self._deaf.add(run_id)
+                worker.leave("shutdown")
+
     async def _own(self, run_id: str) -> None:
         before_ns = boottime_ns()
         with store_calls(f"take run {run_id}"):
+            if not await control.is_readable(self._redis, run_id):
+                raise _deaf(run_id)
             claim = await leases.acquire(
                 self._redis, run_id, worker_id=self.worker_id, host=self._shared.host, ttl_ms=self._settings.lock_ttl_ms
             )
@@ -229,15 +240,25 @@ class Crew:
         hand_on = False
         try:
             await ownership.work()
+            if run_id in self._deaf and not ownership.ended:
+                raise _deaf(run_id)
             # A run that could not be worked on waits for the next scan.
             hand_on = not ownership.ended
         finally:
+            self._deaf.discard(run_id)
             self._shared.keeper.remove(run_id)
             with contextlib.suppress(StoreUnavailable):
                 with store_calls("give a lock back"):
                     released = await leases.release(self._redis, run_id, worker_id=self.worker_id)
                 if released and hand_on:
                     await self.submit(run_id, claim.fence)
+
+
+def _deaf(run_id: str) -> StoreCorrupt:
+    """A run that can't be worked on until someone deletes the key."""
+    return StoreCorrupt(
+        f"{keys.control(run_id)} in Redis is not a stream: nobody could pause or cancel the run; delete it"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +269,7 @@ class _Trouble:
     not_before_s: float
 
 
-async def _keep_going(name: str, work: Callable[[], Awaitable[None]]) -> None:
+async def keep_going(name: str, work: Callable[[], Awaitable[None]]) -> None:
     """Do this until cancelled: a defect in one of these tasks must not silently end what all runs need."""
     while True:
         try:

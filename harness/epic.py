@@ -37,8 +37,8 @@ class Epic:
     decision_log: Path
     questions: Path
     prompt_md: Path
-    stop_files: tuple[Path, Path]
-    """The places where a stop file counts; the first is the one the agent is told."""
+    stop_file: Path
+    """Of this epic alone: a run on another one is not ended by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def _paths(working_dir: Path, harness_dir: Path, epic_dir: Path) -> Epic:
         decision_log=harness_dir / DECISION_LOG,
         questions=harness_dir / QUESTIONS,
         prompt_md=epic_dir / MISSION,
-        stop_files=(epic_dir / STOP_FILE, harness_dir / STOP_FILE),
+        stop_file=epic_dir / STOP_FILE,
     )
 
 

@@ -44,6 +44,10 @@ KILL_ROUND_MS = 5
 SECOND_NET_S = 1.0
 MAX_REPORTED = 50  # keeps a status line far below a pipe's capacity: a frozen supervisor must not block the guard
 IGNORED = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+FOLDER_FLAGS = (
+    # O_PATH needs no permission to list: a folder that may only be entered is one that an agent may work in.
+    getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+)
 PR_SET_PDEATHSIG, PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 1, 15, 36
 
 
@@ -57,6 +61,18 @@ def unpack_launch(packed: bytes) -> tuple[list[str], str, dict[str, str]]:
     cwd, count, *rest = [os.fsdecode(field) for field in packed.split(b"\0")]
     pairs = [entry.partition("=") for entry in rest[int(count) :]]
     return rest[: int(count)], cwd, {name: value for name, _, value in pairs}
+
+
+def enter(folder: str) -> None:
+    """chdir to the real path of a folder: where a link stands on the way by now, it is not followed (ENOTDIR, ELOOP).
+
+    The folder was allowed under this path. chdir of the path as a whole would go wherever its links lead in this moment.
+    """
+    os.chdir("/")
+    for name in filter(None, folder.split("/")):
+        below = os.open(name, FOLDER_FLAGS)
+        os.fchdir(below)
+        os.close(below)
 
 
 def quote(text: str) -> str:
@@ -147,7 +163,7 @@ class Guard:
             if os.getppid() != guard:
                 os._exit(127)  # the guard died before the line above could take effect
             stage = "cwd"
-            os.chdir(cwd)
+            enter(cwd)
             stage = "exec"
             if self.ladder.order(boottime_ns()) != "wait":
                 raise OSError(errno.ETIME, "frozen before the exec")

@@ -46,9 +46,9 @@ async def archive_health(pipeline: Pipeline, *, projects: bool) -> ArchiveHealth
             halted = [HaltedProjection(run_id=one.run_id, reason=one.reason) for one in await archive.halted()]
     except (CodyError, TimeoutError) as error:
         said = error.message if isinstance(error, CodyError) else f"SQL did not answer within {ANSWER_S:g} s"
-        runs, responses = await _backlogs(pipeline)
+        runs, responses = await backlogs(pipeline)
         return ArchiveHealth(ok=False, state=said, projects=projects, runs=runs, responses=responses)
-    runs, responses = await _backlogs(pipeline)
+    runs, responses = await backlogs(pipeline)
     state, halted = f"ok ({_named(address)})", halted[:HALTED_AT_MOST]
     return ArchiveHealth(ok=True, state=state, projects=projects, halted=halted, runs=runs, responses=responses)
 
@@ -61,8 +61,11 @@ def _named(address: str) -> str:
     return f"PostgreSQL at {where.rpartition('@')[2]}" if kind.startswith("postgresql") else address
 
 
-async def _backlogs(pipeline: Pipeline) -> tuple[Backlog | None, Backlog | None]:
-    """Of runs and of responses; None where it is not known: Redis is away, or the archive can't be used at all."""
+async def backlogs(pipeline: Pipeline) -> tuple[Backlog | None, Backlog | None]:
+    """What the archive has not got yet, of runs and of responses.
+
+    None where it is not known: Redis is away, or the archive can't be used at all.
+    """
     try:
         async with asyncio.timeout(ANSWER_S):
             runs, responses = await pipeline.run_lag(), await pipeline.lag()

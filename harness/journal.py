@@ -88,6 +88,8 @@ class _Batch:
     bytes: int = 0
     done: asyncio.Future[Commit] | None = None
     spooled: Spooled | None = None
+    tells_left_out: int = 0
+    """So many events that were left out are told of in this batch."""
 
     @property
     def is_open(self) -> bool:
@@ -126,6 +128,10 @@ class Journal:
         self._buffer_bytes = buffer_bytes
         self._spool = spool
         self._bound = StreamBound()
+        self._archived_seq: int | None = None
+        """How far the archive is, as the last answer told; None = nobody archives this run."""
+        self._left_out = 0
+        """Events that were left out for the archive's sake, and not told of yet."""
         self._work = asyncio.Event()
         self._writer = asyncio.create_task(self._write(), name=f"journal {run_id}")
 
@@ -249,7 +255,7 @@ class Journal:
                 # Taken out before it is sent: what is emitted meanwhile gathers in the next one.
                 batch = self._queue.popleft()
                 try:
-                    answer = await self._send(self._whole(batch))
+                    answer = await self._send(self._fitting(self._whole(batch)))
                 except Exception as error:
                     # Whatever it was: those who wait must learn of it, and nothing may be written after a hole.
                     failure = error if isinstance(error, CodyError) else self._broken(error)
@@ -268,6 +274,29 @@ class Journal:
         """The batch with its events, from disk if they waited there."""
         if batch.spooled is not None:
             batch.events, batch.spooled = self._spool.take(batch.spooled), None
+        return batch
+
+    def _fitting(self, batch: _Batch) -> _Batch:
+        """The batch without what can be left out, while the archive is so far behind that Redis could not keep all it lacks.
+
+        Redis would trim what the archive never got, which ends a run's archive for good. What was left out is told when the
+        archive comes closer, and before whatever is waited for: a change of status, the end.
+        """
+        behind = 0 if self._archived_seq is None else self.last_seq - self._archived_seq
+        if behind > self._bound.backlog:
+            kept = [event for event in batch.events if event.type not in DROPPABLE]
+            if not self._left_out and len(kept) < len(batch.events):
+                log.warning("journal.archive_behind", run_id=self.run_id, events=behind)
+            self._left_out += len(batch.events) - len(kept)
+            batch.events = kept
+        if self._left_out and (batch.done is not None or behind < self._bound.backlog // 2):
+            message = (
+                f"{self._left_out} output and custom events were left out: the archive was too far behind to get them; "
+                "the turn's log is whole"
+            )
+            warning = WarningRaised(code="events_dropped", message=message)
+            batch.events.insert(0, PendingEvent(warning.type, utc_text(now_ms()), payload_json(warning)))
+            batch.tells_left_out = self._left_out
         return batch
 
     def _broken(self, error: Exception) -> JournalBroken:
@@ -297,6 +326,7 @@ class Journal:
                     turn=batch.turn,
                     end_ttl_s=batch.end_ttl_s,
                     keep_events=self._bound.keep,
+                    keep_unarchived=self._bound.limit,
                 )
             except (RedisError, OSError, TimeoutError) as error:
                 if isinstance(error, RedisError) and is_corruption(error):
@@ -312,9 +342,11 @@ class Journal:
             return self._judge(answer, batch)
 
     def _judge(self, answer: Commit, batch: _Batch) -> Commit:
+        self._archived_seq = answer.archived_seq
         match answer.answer:
             case Answer.OK | Answer.DUPLICATE:
                 self.last_seq += len(batch.events)
+                self._left_out -= batch.tells_left_out
                 self._bound.add(len(batch.events), sum(len(event.payload) for event in batch.events))
             case Answer.CONFLICT:
                 pass

@@ -33,7 +33,10 @@ class AgentStartCutOff(AgentStartError):
 
 @dataclass(frozen=True)
 class Launch:
-    """`argv[0]` is a path, or a name for the PATH of `env`. `env` is all of the environment. `stdin` is a file."""
+    """`argv[0]` is a path, or a name for the PATH of `env`. `env` is all of the environment. `stdin` is a file.
+
+    `cwd` is a real path, absolute and without links: the guard follows none on the way to it.
+    """
 
     argv: tuple[str, ...]
     cwd: Path
@@ -89,8 +92,11 @@ def _folder_text(launch: Launch, number: int) -> str:
     match number:
         case errno.ENOENT:
             return f"The working folder {launch.cwd} does not exist: create it, or name another."
-        case errno.ENOTDIR:
-            return f"The working folder {launch.cwd} is not a folder: name another."
+        case errno.ENOTDIR | errno.ELOOP:
+            return (
+                f"The working folder {launch.cwd} is not a folder, or a link stands on the way to it now, which is not "
+                "followed: name the real folder."
+            )
         case errno.EACCES:
             return f"The working folder {launch.cwd} may not be entered by this user: change its mode, or name another."
         case _:

@@ -25,12 +25,11 @@ from cody.store import control, keys, meta, runs
 from cody.store.availability import store_calls
 from cody.store.leases import Claim
 from cody.store.reader import Entry, StreamReader
-from harness import epic
 from harness.agents.base import Agent, Body
 from harness.archive_fence import CheckFence
 from harness.journal import Journal, JournalBroken, StoreCorrupt, StoreLost, now_ms
 from harness.leases import Lease, LeaseKeeper
-from harness.permission import check_allowed
+from harness.permission import located
 from harness.process import ProcessesLeft, sweep
 from harness.slots import Slot, Slots
 from harness.spool import Spool
@@ -116,15 +115,14 @@ class Ownership:
             grace_s = shared.settings.grace_s if config.grace_period_sec is None else config.grace_period_sec
             lease = Lease(self._run_id, shared.settings.lock_ttl_ms, grace_s, self._before_ns)
             shared.keeper.add(lease)
-            if state.status != "queued":
-                await self._recover(journal, fields, state)
+            left = await self._recover(journal, fields, state) if state.status != "queued" else None
             # This host may have other roots than the server that accepted the run, and links may lead elsewhere by now.
-            await asyncio.to_thread(check_allowed, config, shared.settings)
+            found = await asyncio.to_thread(located, config, fields["epicId"], shared.settings)
             turns = await TurnSeries.prepare(
                 run_id=self._run_id,
                 fence=self._claim.fence,
                 config=config,
-                epic=await asyncio.to_thread(epic.locate, config, fields["epicId"]),
+                epic=found,
                 agent=shared.agents[config.agent],
                 journal=journal,
                 lease=lease,
@@ -147,7 +145,8 @@ class Ownership:
             await self._fail(journal, fields, RunError(code=error.code, message=error.message))
             return
         self._tell_shared(journal, turns)
-        worker = RunWorker(state, journal, turns, Slot(shared.slots), worker_id=shared.worker_id, host=shared.host)
+        slot = Slot(shared.slots)
+        worker = RunWorker(state, journal, turns, slot, worker_id=shared.worker_id, host=shared.host, left=left)
         lease.on_lost = lambda: worker.leave("fenced")
         if lease.lost:
             # While the run was made ready, a sweep can take seconds.
@@ -195,8 +194,11 @@ class Ownership:
         body: Body = RunCancelled(reason="error") if status == "cancelling" else RunFailed(error=failure)
         self.ended = await journal.transition(status, target, [body], meta=ended, end_ttl_s=TTL_BY_ARCHIVE)
 
-    async def _recover(self, journal: Journal, fields: Mapping[str, str], state: RunState) -> None:
-        """Make sure that nothing of the worker before us lives here, and record the turn that it could not end."""
+    async def _recover(self, journal: Journal, fields: Mapping[str, str], state: RunState) -> TurnRecord | None:
+        """Make sure that nothing of the worker before us lives here, and record the turn that it could not end.
+
+        Gives its last turn, if that ended by itself: the worker may have died before it did what follows from it.
+        """
         killed = await sweep({"CODY_RUN_ID": self._run_id})
         before, fence = self._claim.worker_before, self._claim.fence
         log.info("run.recovered", run_id=self._run_id, fence=fence, from_worker=before, killed=killed)
@@ -206,13 +208,19 @@ class Ownership:
             with store_calls(f"read turn {state.turns_begun}"):
                 record = await runs.turn_record(self._shared.redis, self._run_id, state.turns_begun)
         except NotFound:
-            return
+            return None
         except ValueError as error:
             raise meta.MetaCorrupt(f"turn {state.turns_begun} of run {self._run_id} can't be read: {error}") from None
         if record.status == "running":
             self._record_broken(journal, record)
             state.broken_starts += 1
             journal.set({"brokenStarts": state.broken_starts})
+        if record.status not in {"completed", "failed"}:
+            return None
+        if state.broken_starts:
+            state.broken_starts = 0
+            journal.set({"brokenStarts": ""})
+        return record
 
     def _record_broken(self, journal: Journal, record: TurnRecord) -> None:
         now = now_ms()

@@ -66,7 +66,10 @@ that looked like one of these markers starts with `{mark}`."""
 
 
 def assemble(text: EpicText, *, epic: Epic, turn: int, max_turns: int | None, run_id: str | None) -> str:
-    """The whole prompt of one turn. The same arguments give the same prompt: no time, no environment in it."""
+    """The whole prompt of one turn. The same arguments give the same prompt: no time, no environment in it.
+
+    `turn` is its number among the turns that count: those that were cut off do not.
+    """
     parts = [
         "# Mission",
         *_mission(text.mission),
@@ -100,7 +103,7 @@ def _process(epic: Epic) -> str:
         codys_log=_one_line(str(epic.codys_log)),
         decision_log=_one_line(str(epic.decision_log)),
         questions=_one_line(str(epic.questions)),
-        stop_file=_one_line(str(epic.stop_files[0])),
+        stop_file=_one_line(str(epic.stop_file)),
     )
 
 
@@ -118,7 +121,7 @@ def _begin(epic: Epic, turn: int, max_turns: int | None, run_id: str | None) -> 
     of_run = f" of run {_one_line(run_id)}" if run_id is not None else ""
     return (
         f"This is {count}{of_run}. Begin now: read the state, choose the next step, do it, verify it, and write the\n"
-        f"entry in codys-log.md. If all of the work is done and verified, create {_one_line(str(epic.stop_files[0]))}"
+        f"entry in codys-log.md. If all of the work is done and verified, create {_one_line(str(epic.stop_file))}"
     )
 
 

@@ -33,13 +33,12 @@ from cody.store import control, leases, meta, runs, subscribers
 from cody.store.availability import store_calls
 from cody.store.connection import ServerFacts, StoreServer, check, connect, open_store_server
 from cody.store.events import Frame
-from harness import epic
 from harness.archived_events import Archived, ArchivedEvents
-from harness.crew import Crew
+from harness.crew import Crew, keep_going
 from harness.epic_log import read_log
 from harness.health import archive_health, redis_health, weaknesses
 from harness.journal import now_ms
-from harness.permission import check_allowed
+from harness.permission import check_allowed, check_inside, located
 from harness.preview import prompt_of
 from harness.run_records import RunRecords
 from harness.store_server import kept_running
@@ -140,8 +139,7 @@ class RunService:
         The same key with the same request gives the same run, within a day; with another request it raises Conflict.
         """
         store = self._store
-        check_allowed(request.config, self._settings)
-        await asyncio.to_thread(epic.locate, request.config, request.epic_id)
+        await asyncio.to_thread(located, request.config, request.epic_id, self._settings)
         with store_calls("start a run"):
             run_id = await runs.create(
                 store.redis,
@@ -151,8 +149,10 @@ class RunService:
                 now_ms=now_ms(),
                 idempotency_key=idempotency_key,
                 sealer=store.crew.sealer,
+                is_archived=self._is_archived,
             )
-            snapshot = await runs.snapshot(store.redis, run_id, now_ms=now_ms())
+        # Asked for again, it may be in the archive only.
+        snapshot = await store.records.snapshot(run_id)
         log.info("run.queued", run_id=run_id, epic_id=request.epic_id, agent=request.config.agent)
         if snapshot.status == "queued":
             try:
@@ -161,6 +161,9 @@ class RunService:
                 # It is recorded: the next scan of any host finds it, and an error would have the client start another.
                 log.warning("run.not_submitted", run_id=run_id, error=error.message)
         return StartRunAnswer(run_id=run_id, stream_key=snapshot.stream_key, meta=snapshot)
+
+    async def _is_archived(self, run_id: str) -> bool:
+        return run_id in await (await self._store.pipeline.archive()).heads([run_id])
 
     async def control(self, run_id: str, action: ControlAction, reason: str | None) -> ControlAnswer:
         """Accept a control message; raises NotFound, Conflict."""
@@ -192,18 +195,22 @@ class RunService:
         return path
 
     async def epic_log(self, run_id: str, name: LogName) -> EpicLog:
-        """A log of the run's epic as it is now, without secrets; raises NotFound."""
+        """A log of the run's epic as it is now, without secrets; raises NotFound, Forbidden outside of this host's roots."""
         with store_calls(f"read run {run_id}"):
             kept = await runs.fields(self._store.redis, run_id)
         stored = meta.config_of(run_id, kept)
+        # Another host may have accepted the run: its folder's name means something else here.
+        await asyncio.to_thread(check_inside, stored, self._settings)
         return await read_log(run_id, stored, kept["epicId"], name, self._store.crew.redactor(stored))
 
     async def prompt(self, run_id: str) -> PromptAnswer:
-        """The prompt that the next turn would get; raises NotFound, InvalidRequest when the epic is gone."""
+        """The prompt that the next turn would get; raises NotFound, InvalidRequest when the epic is gone, and Forbidden."""
         found = await self.records.snapshot(run_id)
         with store_calls(f"read run {run_id}"):
             stored = meta.config_of(run_id, await runs.fields(self._store.redis, run_id))
-        turn = (found.current_turn or 0) + 1
+        await asyncio.to_thread(check_inside, stored, self._settings)
+        # Interrupted turns count as none: those that ended are what maxTurns is compared with.
+        turn = found.stats.turns + 1
         made = await prompt_of(found.config, found.epic_id, run_id, turn, self._store.crew.redactor(stored))
         return PromptAnswer(run_id=run_id, prompt=made.prompt, sha256=made.sha256, bytes=made.bytes)
 
@@ -292,7 +299,7 @@ class RunService:
 async def _parts(settings: Settings, server: StoreServer) -> AsyncIterator[_Open]:
     redis = connect(server.url)
     tails = TailHub(server.url, redis)
-    tailing = asyncio.create_task(tails.run(), name="tails")
+    tailing = asyncio.create_task(keep_going("tails", tails.run), name="tails")
     try:
         async with (
             Pipeline.open(settings, server.url, open_toolbox=tool_runner) as pipeline,

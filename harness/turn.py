@@ -70,6 +70,9 @@ class Turn:
         clean = series.redactor.clean_text if series.agent.name == "codex" else None
         self._watch = TurnWatch(series.epic, series.config.watch, self.emit, self._limits.active, clean)
         self._stats_due = False
+        self._has_item = False
+        """Only then a conversation can be gone on with: of one without an item codex may have kept nothing."""
+        self._thread_told = False
         self._record = TurnRecord(
             run_id=series.run_id,
             turn=number,
@@ -105,6 +108,8 @@ class Turn:
         # By its type's name: this is done for each of an agent's lines, and isinstance of models is slow.
         if (own.type == "file_written" or own.type == "file_deleted") and own.source == "agent":
             self._watch.by_agent(own)
+        elif own.type == "turn_item":
+            self._has_item = True
         if self._tally.add(own) and not self._stats_due:
             # Once for all events of a chunk, not once for each.
             self._stats_due = True
@@ -145,7 +150,7 @@ class Turn:
 
     async def _made(self) -> _Made:
         series = self._series
-        request = await asyncio.to_thread(series.request, self.number)
+        request = await asyncio.to_thread(series.request, self.number, self._before.turns + 1)
         launch = series.launch(request)
         if series.agent.name == "codex":
             await check_codex(launch)
@@ -157,7 +162,7 @@ class Turn:
             self.emit,
             self._limits.active,
             series.redactor,
-            lambda line: self._response.line(line, reader.thread_id),
+            lambda line: self._line(line, reader.thread_id),
         )
         try:
             if self._interrupted is not None:
@@ -198,6 +203,14 @@ class Turn:
             raise
         self._process = None
         return ended
+
+    def _line(self, line: bytes, thread_id: str | None) -> None:
+        """A whole line of stdout was read; `thread_id` is the conversation's, once the agent has told it."""
+        if self._has_item and not self._thread_told and thread_id is not None:
+            # A turn that is cut off from here on is made again in the same conversation.
+            self._thread_told = True
+            self._series.begin_thread(thread_id)
+        self._response.line(line, thread_id)
 
     def _judge(self, ended: ProcessExit, reader: TurnReader) -> TurnOutcome:
         if ended.leftovers and self._interrupted is None:
@@ -244,7 +257,7 @@ class Turn:
         log.info("turn.ended", run_id=self._series.run_id, turn=self.number, status=status, duration_ms=duration_ms)
         if interrupted is not None:
             return TurnEnd(stats, interrupted=interrupted)
-        self._series.keep_thread(outcome)
+        self._series.keep_thread(outcome.thread_id, outcome.thread_usage)
         completion, refused = await asyncio.to_thread(self._series.completion)
         if refused is not None:
             self.emit(WarningRaised(code="stop_file_refused", message=refused))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from structlog import get_logger
 
-from cody.contracts.responses import FINISH_STOP, ErrorInfo, Message, Usage
+from cody.contracts.responses import FINISH_STOP, ErrorInfo, Message, Usage, turn_id_of
 from cody.contracts.run import RunError, TokenUsage
 from cody.contracts.stream_events import (
     Payload,
@@ -92,7 +92,7 @@ class TurnResponse:
             facts = self._facts
             opening = ResponseStart(
                 response_id=facts.response_id,
-                turn_id=turn_id_of(facts),
+                turn_id=turn_id_of(facts.run_id, facts.turn),
                 thread_id=facts.thread_id or thread_id or facts.run_id,
                 agent_id=facts.agent,
                 model_id=facts.model or UNKNOWN_MODEL,
@@ -119,7 +119,7 @@ class TurnResponse:
 def ending(facts: TurnFacts, outcome: TurnOutcome, interrupted: str | None) -> list[Payload]:
     """The last payload of a turn that did not tell its end itself. Pure."""
     if interrupted == "cancel":
-        return [TurnAbortedByUser(turn_id=turn_id_of(facts), reason="the run was cancelled")]
+        return [TurnAbortedByUser(turn_id=turn_id_of(facts.run_id, facts.turn), reason="the run was cancelled")]
     if interrupted is not None:
         error = problem(TURN_INTERRUPTED, f"the turn was interrupted: {interrupted}", retryable=True)
         return [ResponseError(response_id=facts.response_id, error=error)]
@@ -129,10 +129,6 @@ def ending(facts: TurnFacts, outcome: TurnOutcome, interrupted: str | None) -> l
         response_id=facts.response_id, status="complete", usage=_usage(outcome.usage), finish_reason=FINISH_STOP
     )
     return [done]
-
-
-def turn_id_of(facts: TurnFacts) -> str:
-    return f"{facts.run_id}:{facts.turn}"
 
 
 def _error(error: RunError) -> ErrorInfo:

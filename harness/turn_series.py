@@ -15,7 +15,7 @@ from cody.redaction import Redactor
 from cody.settings import agent_environment
 from harness import epic as epics
 from harness import prompt
-from harness.agents.base import Agent, TurnOutcome, TurnRequest
+from harness.agents.base import Agent, TurnRequest
 from harness.completion import (
     LogBaseline,
     LogWatch,
@@ -82,8 +82,8 @@ class TurnSeries:
             instead = epics.stands_in(epic, epic_id)
             if instead is not None:
                 journal.emit(WarningRaised(code="epic_default", message=instead))
-            for path in moved:
-                message = f"a stop file from before this run was moved aside to {path}"
+            if moved is not None:
+                message = f"a stop file from before this run was moved aside to {moved}"
                 journal.emit(WarningRaised(code="stale_stop_file", message=message))
         usage = kept.get("threadUsage")
         return cls(
@@ -103,15 +103,18 @@ class TurnSeries:
             publisher=publisher,
         )
 
-    def request(self, turn: int) -> TurnRequest:
-        """Assemble the turn's prompt and keep it. Blocking; raises CodyError when the epic can't be read, OSError."""
+    def request(self, turn: int, counted: int) -> TurnRequest:
+        """Assemble the turn's prompt and keep it. Blocking; raises CodyError when the epic can't be read, OSError.
+
+        `counted` is its number among those that count towards maxTurns: one that was cut off does not.
+        """
         epics.check_in_place(self.epic, self.config)
         folder = self.turn_dir(turn)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         text = prompt.assemble(
             epics.read(self.epic),
             epic=self.epic,
-            turn=turn,
+            turn=counted,
             max_turns=self.config.max_turns,
             run_id=self.run_id,
         )
@@ -157,7 +160,7 @@ class TurnSeries:
             "CODY_FENCE": str(self.fence),
             "CODY_EPIC_DIR": str(self.epic.epic_dir),
             "CODY_HARNESS_DIR": str(self.epic.harness_dir),
-            "CODY_STOP_FILE": str(self.epic.stop_files[0]),
+            "CODY_STOP_FILE": str(self.epic.stop_file),
         }
 
     def completion(self) -> tuple[Completion | None, str | None]:
@@ -176,10 +179,15 @@ class TurnSeries:
         matched = self.log_watch.check()
         return (Completion("log_pattern", matched) if matched is not None else None), refused
 
-    def keep_thread(self, outcome: TurnOutcome) -> None:
-        """The conversation that the next turn goes on in, should it be asked to."""
-        if self.config.session != "resume" or outcome.thread_id is None:
+    def begin_thread(self, thread_id: str) -> None:
+        """A turn has a conversation: should it be cut off, the next one goes on in it. One that is resumed stays as it is."""
+        if self.thread_id is None:
+            self.keep_thread(thread_id, None)
+
+    def keep_thread(self, thread_id: str | None, usage: TokenUsage | None) -> None:
+        """The conversation that the next turn goes on in, should it be asked to, and what it has used so far."""
+        if self.config.session != "resume" or thread_id is None:
             return
-        self.thread_id, self.thread_usage = outcome.thread_id, outcome.thread_usage
-        usage = outcome.thread_usage.model_dump_json(by_alias=True) if outcome.thread_usage else ""
-        self.journal.set({"threadId": outcome.thread_id, "threadUsage": usage})
+        self.thread_id, self.thread_usage = thread_id, usage
+        kept = usage.model_dump_json(by_alias=True) if usage else ""
+        self.journal.set({"threadId": thread_id, "threadUsage": kept})

@@ -10,7 +10,7 @@ from pathlib import Path
 from structlog import get_logger
 
 from cody.contracts.lifecycle import LifecycleEvent
-from cody.contracts.run import CompletionState, RunError
+from cody.contracts.run import CompletionState, RunError, TurnRecord
 from cody.contracts.run_events import (
     CompletionDetected,
     RunCancelled,
@@ -46,14 +46,27 @@ from harness.verdict import (
 
 log = get_logger()
 
+_DECIDED_BY_A_TURN = frozenset({"running", "pausing"})
+"""In these a turn's end may end the run."""
+
 
 class RunWorker:
     """Drives one run until it has ended, the server shuts down, or another worker took it."""
 
     def __init__(
-        self, state: RunState, journal: Journal, turns: TurnSeries, slot: Slot, *, worker_id: str, host: str
+        self,
+        state: RunState,
+        journal: Journal,
+        turns: TurnSeries,
+        slot: Slot,
+        *,
+        worker_id: str,
+        host: str,
+        left: TurnRecord | None = None,
     ) -> None:
+        """`left`: the last turn of the worker before us, where it ended by itself. What follows from it may not be done."""
         self.state = state
+        self._left = left
         self._slot = slot
         self._worker_id = worker_id
         self._host = host
@@ -127,6 +140,7 @@ class RunWorker:
             self._turn.interrupt(reason)
 
     async def _loop(self) -> None:
+        await self._catch_up()
         await self._wait_after_breaks()
         while not self._standing.leaving:
             match self.state.status:
@@ -151,12 +165,25 @@ class RunWorker:
                     return
         await self._flush()
 
+    async def _catch_up(self) -> None:
+        """Decide once more what follows from a turn whose worker may have died before it did that.
+
+        A run that was paused since has been decided on: it goes on.
+        """
+        if self._left is None or self.state.status not in _DECIDED_BY_A_TURN:
+            return
+        completion, _ = await asyncio.to_thread(self._turns.completion)
+        # A cancel may have come meanwhile.
+        if self.state.status in _DECIDED_BY_A_TURN and not self._standing.leaving:
+            await self._decide(TurnEnd(self.state.stats, completion=completion, error=self._left.error))
+
     async def _slot_or_news(self) -> bool:
-        """True with a slot to work in; False when something happened before one was free."""
+        """True with a slot to work in; False when something happened before one was free, or in the same moment."""
         if self._slot.take_now():
             return True
+        before = self.state.status
         await self._standing.done_or_news(self._slot.take())
-        return self._slot.held and not self._standing.leaving
+        return self._slot.held and not self._standing.leaving and self.state.status == before
 
     async def _lease_or_news(self) -> bool:
         """True when an agent may be started; False when something happened before that was sure.
@@ -207,13 +234,17 @@ class RunWorker:
             self._journal.set({"brokenStarts": count or ""})
 
     async def _go_on(self, end: TurnEnd) -> None:
+        if await self._decide(end) and may_take_turn(self.state.status):
+            await self._standing.wait(self._turns.config.loop_delay_sec)
+
+    async def _decide(self, end: TurnEnd) -> bool:
+        """End the run if that follows from this turn; True when the next turn does."""
         step = after_turn(config=self._turns.config, stats=end.stats, found=end.completion, error=end.error)
         while not await self._try(step):
             # A control message came first: a cancel ends the run instead, after a pause the step still holds.
             if self.state.status == "cancelling" or self._standing.leaving:
-                return
-        if isinstance(step, NextTurn) and may_take_turn(self.state.status):
-            await self._standing.wait(self._turns.config.loop_delay_sec)
+                return False
+        return isinstance(step, NextTurn)
 
     async def _try(self, step: Step) -> bool:
         match step:

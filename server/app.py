@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp
 
+from cody.proof import new_key
 from cody.settings import Settings
 from cody.tokens import TokenStore
 from harness.service import RunService
@@ -46,6 +47,8 @@ class Parts:
     limits: Limits
     audit: AuditLog
     sync: SyncHost
+    proof_key: str
+    """In this life's server.json: see `cody.proof`."""
 
 
 def parts_of(service: RunService, site: Site, streams: OpenStreams, settings: Settings) -> Parts:
@@ -62,6 +65,7 @@ def parts_of(service: RunService, site: Site, streams: OpenStreams, settings: Se
         limits=Limits(),
         audit=AuditLog(settings.state_dir),
         sync=SyncHost.of(service, settings),
+        proof_key=new_key(),
     )
 
 
@@ -71,7 +75,7 @@ def table_of(service: RunService, parts: Parts) -> list[Endpoint]:
         *RunEndpoints(service, parts.streams, parts.limits).table(),
         *ResponseEndpoints(service, parts.streams, parts.limits).table(),
         *SearchEndpoints(lambda: service.pipeline.archive()).table(),
-        *HealthEndpoints(service, parts.metrics).table(),
+        *HealthEndpoints(service, parts.metrics, parts.site, parts.proof_key).table(),
         *AccessEndpoints(parts.tokens, parts.sessions, parts.grants, parts.audit, parts.site).table(),
         *SyncEndpoints(parts.sync.engine).table(),
         *StaticEndpoints().table(),

@@ -9,8 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
+from dataclasses import dataclass, field, replace
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -43,11 +42,15 @@ class Unauthorized(HttpError):
 class _Entry:
     caller: Caller
     until: float
+    made_with: str | None = None
+    """The hash of the token that it was made with; None where no tokens are kept: then it ends with `end_those_of` only."""
 
 
 @dataclass
 class Sessions:
     """One-time links and the sessions that they become. A restart of the server ends links; sessions go on by `file`.
+
+    Neither counts any more when its token does not, or has another value, whoever changed that.
 
     Both are found by the hash of a random secret: how long a look-up takes tells nothing of the secret.
     """
@@ -67,32 +70,43 @@ class Sessions:
         """Go on with the sessions of the server that was here before."""
         for one in self.file.load() if self.file is not None else ():
             until = self.clock() + min(one.left_s, SESSION_LIFETIME_S)
-            self._sessions[one.sha256] = _Entry(Caller(f"{SESSION}{one.token}", one.scope), until)
+            self._sessions[one.sha256] = _Entry(Caller(f"{SESSION}{one.token}", one.scope), until, one.made_with)
 
     def _keep(self) -> None:
         if self.file is not None:
             now = self.clock()
             self.file.save(
-                Kept(key, entry.caller.name.removeprefix(SESSION), entry.caller.scope, entry.until - now)
+                Kept(key, _token_of(entry), entry.caller.scope, entry.until - now, entry.made_with)
                 for key, entry in self._sessions.items()
+                if entry.made_with is not None
             )
+
+    def _counts(self, entry: _Entry) -> bool:
+        """Whether it lets in now; raises ConfigurationError when the tokens can't be read."""
+        if entry.until < self.clock():
+            return False
+        return self.file is None or (
+            entry.made_with is not None and self.file.sha256_of(_token_of(entry)) == entry.made_with
+        )
 
     def link(self, caller: Caller) -> str:
         """A code that is good once, for a short time; the session may do what its maker may, but never more than control."""
         _drop_old(self._links, self.clock(), MAX_LINKS)
         code = secrets.token_urlsafe(32)
         scope: TokenScope = "control" if caller.may("control") else "read"
-        self._links[digest(code)] = _Entry(Caller(f"{SESSION}{caller.name}", scope), self.clock() + LINK_LIFETIME_S)
+        made_with = self.file.sha256_of(caller.name) if self.file is not None else None
+        until = self.clock() + LINK_LIFETIME_S
+        self._links[digest(code)] = _Entry(Caller(f"{SESSION}{caller.name}", scope), until, made_with)
         return code
 
     def enter(self, code: str) -> tuple[str, Caller]:
         """A new cookie's value for this code, which is used up, and whose session it is; raises Unauthorized."""
         entry = self._links.pop(digest(code), None)
-        if entry is None or entry.until < self.clock():
+        if entry is None or not self._counts(entry):
             raise Unauthorized("this link was used already or is too old: `cody dashboard` prints a new one")
         _drop_old(self._sessions, self.clock(), MAX_SESSIONS)
         value = secrets.token_urlsafe(32)
-        self._sessions[digest(value)] = _Entry(entry.caller, self.clock() + SESSION_LIFETIME_S)
+        self._sessions[digest(value)] = replace(entry, until=self.clock() + SESSION_LIFETIME_S)
         self._keep()
         return value, entry.caller
 
@@ -103,7 +117,7 @@ class Sessions:
     def whose(self, sha256: str) -> Caller | None:
         """As `find`, by the hash of the cookie's value."""
         entry = self._sessions.get(sha256)
-        return entry.caller if entry is not None and entry.until >= self.clock() else None
+        return entry.caller if entry is not None and self._counts(entry) else None
 
     def leave(self, value: str) -> None:
         """End the session."""
@@ -116,6 +130,10 @@ class Sessions:
             for key in [key for key, entry in entries.items() if entry.caller.name == f"{SESSION}{token}"]:
                 del entries[key]
         self._keep()
+
+
+def _token_of(entry: _Entry) -> str:
+    return entry.caller.name.removeprefix(SESSION)
 
 
 def _drop_old(entries: dict[str, _Entry], now: float, most: int) -> None:
@@ -210,17 +228,15 @@ def _check_own_page(method: str, headers: Headers) -> None:
 
 def session_cookie(headers: Headers, name: str) -> str | None:
     """The session cookie's value; None when there is none, or more than one."""
-    found: list[str] = []
-    for header, raw in headers:
-        if header != b"cookie":
-            continue
-        try:
-            cookie = SimpleCookie(raw.decode("latin-1"))
-        except CookieError:
-            continue
-        if name in cookie:
-            found.append(cookie[name].value)
-    return found[0] if len(found) == 1 else None
+    wanted = name.encode("latin-1")
+    # By hand: a browser sends the cookies of all ports, and http.cookies gives up at the first that it does not understand.
+    parts = [part for header, raw in headers if header == b"cookie" for part in raw.split(b";")]
+    found = [
+        value.strip(b" \t")
+        for key, sign, value in (part.partition(b"=") for part in parts)
+        if sign and key.strip(b" \t") == wanted
+    ]
+    return found[0].decode("latin-1") if len(found) == 1 else None
 
 
 def caller_of(scope: Scope) -> Caller:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, cast
 
-from starlette.types import Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog import get_logger
 
 from cody.errors import ConfigurationError
 from cody.tokens import Caller
+from server.connection import connection_of
+from server.limits import LONG_ANSWERS, Counts
+from server.problems import HttpError
 
 log = get_logger()
 
@@ -33,10 +36,17 @@ class Credential:
     caller: Caller
 
 
-class Grants:
-    """The open streams, by the credential that each was asked for with."""
+class Revoked(HttpError):
+    code = "unauthorized"
+    status = 401
 
-    def __init__(self, tokens: Known, sessions: Known) -> None:
+
+class Grants:
+    """The open streams and long answers, by the credential that each was asked for with."""
+
+    def __init__(self, tokens: Known, sessions: Known, *, answers: int = LONG_ANSWERS) -> None:
+        """`answers`: how many long ones one caller may have on their way."""
+        self.answers = Counts(answers, "long answers")
         self._known: dict[Literal["token", "session"], Known] = {"token": tokens, "session": sessions}
         self._open: dict[Credential, set[Callable[[], None]]] = {}
 
@@ -91,6 +101,58 @@ class Grant:
     def hold(self, end: Callable[[], None]) -> Callable[[], None]:
         """As `Grants.hold`."""
         return self.grants.hold(self.credential, end)
+
+
+class Granted:
+    """An answer that takes as long as its reader likes; an ASGI application.
+
+    Counted for its caller while it is sent (TooManyRequests), and cut off when what let it in counts no more: the connection
+    is closed, as half a file must not look like a whole one.
+    """
+
+    def __init__(self, answer: ASGIApp) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        grant = grant_of(scope)
+        closed = grant.grants.answers.open(grant.credential.caller.name)
+        try:
+            await self._send(grant, scope, receive, send)
+        finally:
+            closed()
+
+    async def _send(self, grant: Grant, scope: Scope, receive: Receive, send: Send) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        held = ended = begun = False
+
+        def end() -> None:
+            nonlocal ended
+            if held and not ended:
+                task.cancel()
+            ended = True
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        release = grant.hold(end)
+        held = True
+        try:
+            if not ended:
+                await self._answer(scope, receive, watched)
+        except asyncio.CancelledError:
+            if not ended:
+                raise
+            task.uncancel()
+            if begun:
+                connection_of(scope).abort()
+                while (await receive())["type"] != "http.disconnect":
+                    pass  # to return before it is closed would look as if the rest had been forgotten
+        finally:
+            release()
+        if ended and not begun:
+            raise Revoked("what let this request in counts no more")
 
 
 def grant_of(scope: Scope) -> Grant:

@@ -56,6 +56,8 @@ class Kept:
     token: str
     scope: Scope
     left_s: float
+    made_with: str
+    """The hash of the token's value when the session was made: a token that was rotated since is another."""
 
 
 class SessionFile:
@@ -66,8 +68,6 @@ class SessionFile:
         self._port = port
         self._tokens = tokens
         self._clock = clock
-        self._made_with: dict[str, str] = {}
-        """The hash of each session's token when the session was first seen: one that was rotated since is another."""
 
     def load(self) -> list[Kept]:
         """The sessions that still count. Never raises: a session that is lost costs a sign-in."""
@@ -79,28 +79,25 @@ class SessionFile:
         if found is None or found.port != self._port:
             return []
         now_s, counting = self._clock(), self._counting()
-        good = [one for one in found.sessions if counting.get(one.token) == one.token_sha256]
-        self._made_with = {one.sha256: one.token_sha256 for one in good}
         return [
-            Kept(one.sha256, one.token, one.scope, one.until_ms / 1000 - now_s)
-            for one in good
-            if one.until_ms / 1000 > now_s
+            Kept(one.sha256, one.token, one.scope, one.until_ms / 1000 - now_s, one.token_sha256)
+            for one in found.sessions
+            if one.until_ms / 1000 > now_s and counting.get(one.token) == one.token_sha256
         ]
 
     def save(self, sessions: Iterable[Kept]) -> None:
         """Keep these and no others. Never raises: should that fail, none is kept, so that one that ended stays ended."""
         now_s, counting = self._clock(), self._counting()
-        alive = [one for one in sessions if one.left_s > 0 and one.token in counting]
-        self._made_with = {one.sha256: self._made_with.get(one.sha256, counting[one.token]) for one in alive}
         kept = [
             KeptSession(
                 sha256=one.sha256,
                 token=one.token,
-                token_sha256=self._made_with[one.sha256],
+                token_sha256=one.made_with,
                 scope=one.scope,
                 until_ms=int((now_s + one.left_s) * 1000),
             )
-            for one in alive
+            for one in sessions
+            if one.left_s > 0 and counting.get(one.token) == one.made_with
         ]
         try:
             self._replace(_File(port=self._port, sessions=kept).model_dump_json().encode())
@@ -108,6 +105,13 @@ class SessionFile:
             log.error("sessions.not_kept", path=str(self._path), error=str(error))
             with contextlib.suppress(OSError):
                 self._path.unlink()
+
+    def sha256_of(self, token: str) -> str | None:
+        """The hash of this token's value now; None when it counts no more. Raises ConfigurationError."""
+        local = self._tokens.local_value() if token == LOCAL else None
+        if local is not None:
+            return digest(local)
+        return next((record.sha256 for record in self._tokens.records() if record.name == token), None)
 
     def _counting(self) -> dict[str, str]:
         """The hash of each token that counts now."""

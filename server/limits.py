@@ -1,9 +1,9 @@
-"""How much one caller may ask for: requests by a token bucket, streams by a count. Others are not slowed down by it."""
+"""How much one caller may ask for: requests by a token bucket, what stays open by counts. Others are not slowed down by it."""
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ REQUESTS_PER_SECOND = 500.0
 BURST = 2_000.0
 STREAMS = 10_000
 """As many dashboards as a team can open, with room; each costs some 14 KB."""
+LONG_ANSWERS = 1_000
+"""Files on their way to one caller at a time: each has a connection, and most an open file."""
 MAX_CALLERS = 10_000
 
 
@@ -42,6 +44,29 @@ class Counted:
             await self._answer(scope, receive, send)
         finally:
             self._closed()
+
+
+class Counts:
+    """How many of something each caller has open."""
+
+    def __init__(self, most: int, what: str) -> None:
+        """`what` they are, for people."""
+        self._most = most
+        self._what = what
+        self._open: Counter[str] = Counter()
+
+    def open(self, name: str) -> Callable[[], None]:
+        """Count one until the answer is called; raises TooManyRequests."""
+        if self._open[name] >= self._most:
+            raise TooManyRequests(f"{name} has {self._open[name]} {self._what} open", headers={"Retry-After": "10"})
+        self._open[name] += 1
+
+        def closed() -> None:
+            self._open[name] -= 1
+            if not self._open[name]:
+                del self._open[name]
+
+        return closed
 
 
 class Limits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -10,6 +10,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from cody.contracts.health import Backlog
 from server.streams import OpenStreams
 
 __all__ = ["CONTENT_TYPE_LATEST", "Metrics"]
@@ -35,6 +36,27 @@ class _Now(Collector):
         yield CounterMetricFamily("cody_stream_events_sent", "Events sent, all streams.", value=streams.events_sent)
 
 
+class _Archive(Collector):
+    """How far the archive is behind, as it was when it was last asked; nothing where that is not known."""
+
+    def __init__(self) -> None:
+        self.behind: Mapping[str, Backlog | None] = {}
+
+    def collect(self) -> Iterator[Metric]:
+        waiting = GaugeMetricFamily(
+            "cody_archive_waiting", "News that the archive has not got yet, of all servers.", labels=["of"]
+        )
+        oldest = GaugeMetricFamily(
+            "cody_archive_lag_seconds", "Age of the oldest news that the archive has not got yet.", labels=["of"]
+        )
+        for of, behind in self.behind.items():
+            if behind is not None:
+                waiting.add_metric([of], behind.waiting)
+                oldest.add_metric([of], behind.oldest_ms / 1000)
+        yield waiting
+        yield oldest
+
+
 class Metrics:
     """The server's figures; a registry of its own, so that two servers in one process do not mix."""
 
@@ -50,7 +72,9 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
+        self._archive = _Archive()
         self._registry.register(_Now(streams, active_runs))
+        self._registry.register(self._archive)
         ProcessCollector(registry=self._registry)
 
     def answered(self, *, method: str, route: str, status: int, seconds: float | None) -> None:
@@ -59,6 +83,7 @@ class Metrics:
         if seconds is not None:
             self._seconds.labels(route).observe(seconds)
 
-    def text(self) -> bytes:
-        """All figures, as CONTENT_TYPE_LATEST."""
+    def text(self, archive: Mapping[str, Backlog | None]) -> bytes:
+        """All figures, as CONTENT_TYPE_LATEST. `archive`: how far it is behind, of runs and of responses."""
+        self._archive.behind = archive
         return generate_latest(self._registry)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from cody.contracts import audit, epic_log, health, run
 from cody.contracts.wire import Wire
+from cody.proof import MAX_NONCE
 
 Schema = Mapping[str, Any]
 
@@ -187,7 +188,18 @@ PROMPT = Operation(
     errors=(404, 409),
 )
 
-ALIVE = Operation("isAlive", "Whether the process answers; asks nobody.", {200: Answer("It does.", health.Alive)})
+ALIVE = Operation(
+    "isAlive",
+    "Whether the process answers; asks nobody.",
+    {200: Answer("It does.", health.Alive)},
+    query=(
+        Parameter(
+            "nonce",
+            {"type": "string", "minLength": 1, "maxLength": MAX_NONCE},
+            "Anything: `proof` then shows that the server has the key of its server.json.",
+        ),
+    ),
+)
 READY = Operation("isReady", "Whether runs can be started.", {200: Answer("They can.", health.Ready)})
 HEALTH = Operation(
     "getHealth",

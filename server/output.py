@@ -12,6 +12,7 @@ from structlog import get_logger
 
 from cody.errors import NotFound
 from server.connection import connection_of
+from server.grants import Granted
 from server.outlet import ClientGone, Outlet
 from server.ranges import Part
 
@@ -54,7 +55,7 @@ class OpenedLog:
 
 
 class OutputAnswer:
-    """The answer with a part of a log; an ASGI application. It closes the log."""
+    """The answer with a part of a log; an ASGI application. It closes the log. Goes on no longer than what let it in."""
 
     def __init__(self, opened: OpenedLog, part: Part) -> None:
         self._opened = opened
@@ -62,17 +63,20 @@ class OutputAnswer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            status = 206 if self._part.partial else 200
-            await send({"type": "http.response.start", "status": status, "headers": self._headers()})
-            outlet = Outlet(send, connection_of(scope))
-            if scope["method"] == "HEAD" or self._part.length == 0:
-                await outlet.write(b"", last=True)
-            else:
-                await self._send_part(outlet)
+            await Granted(self._answer)(scope, receive, send)
         except ClientGone:
             log.debug("output.client_gone")
         finally:
             self._opened.close()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        status = 206 if self._part.partial else 200
+        await send({"type": "http.response.start", "status": status, "headers": self._headers()})
+        outlet = Outlet(send, connection_of(scope))
+        if scope["method"] == "HEAD" or self._part.length == 0:
+            await outlet.write(b"", last=True)
+        else:
+            await self._send_part(outlet)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         part, size = self._part, self._opened.size

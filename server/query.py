@@ -48,12 +48,12 @@ def whole_number(query: Query, name: str, *, default: int, at_least: int, at_mos
     raise invalid_fields([(name, f"must be an integer from {at_least} to {at_most}")])
 
 
-def text(query: Query, name: str) -> str | None:
+def text(query: Query, name: str, *, at_most: int = MAX_TEXT) -> str | None:
     """A parameter as it is, not empty and not endless; raises InvalidRequest."""
     value = query.get(name)
-    if value is None or 0 < len(value) <= MAX_TEXT:
+    if value is None or 0 < len(value) <= at_most:
         return value
-    raise invalid_fields([(name, f"must have 1 to {MAX_TEXT} characters")])
+    raise invalid_fields([(name, f"must have 1 to {at_most} characters")])
 
 
 def run_status(query: Query, name: str) -> RunStatus | None:

@@ -30,17 +30,18 @@ def say_ready(url: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ServerFile:
-    """The file that says where the server of this state folder is: `{"url", "pid", "version", "startedAt"}`."""
+    """The file that says where the server of this state folder is: `{"url", "pid", "version", "startedAt", "proofKey"}`."""
 
     path: Path
 
-    def write(self, url: str) -> None:
-        """In one step, so that a reader never sees half of it; for this user only. Raises OSError."""
+    def write(self, url: str, proof_key: str) -> None:
+        """In one step, so that a reader never sees half of it; for this user only, as the key wants it. Raises OSError."""
         content = {
             "url": url,
             "pid": os.getpid(),
             "version": __version__,
             "startedAt": utc_text(time.time_ns() // 1_000_000),
+            "proofKey": proof_key,
         }
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")
         with contextlib.suppress(FileNotFoundError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cody.contracts import responses, submit
 from server.operations import HEADER_POSITION, STREAM_POSITION, Answer, Operation, Parameter
 
@@ -56,6 +58,7 @@ THREADS = Operation(
         Parameter("cursor", {"type": "string", "minLength": 1, "maxLength": 512}, "`nextCursor` of the page before."),
     ),
 )
+ALL_THREADS = replace(THREADS, id="listAllThreads", summary="The same as /api/v2/threads, beside the search.")
 THREAD = Operation(
     "getThread",
     "The Responses of a thread, oldest first; of a long one the newest 1,000 (the export has all).",

@@ -51,6 +51,9 @@ class ResponseEndpoints:
             Endpoint(
                 "GET", f"{V2}/threads", self.threads, frozenset({"limit", "cursor"}), operation=operations.THREADS
             ),
+            Endpoint(
+                "GET", "/api/threads", self.threads, frozenset({"limit", "cursor"}), operation=operations.ALL_THREADS
+            ),
             Endpoint("GET", f"{V2}/threads/{{thread_id}}", self.thread, operation=operations.THREAD),
         ]
 

@@ -14,6 +14,7 @@ from structlog import get_logger
 from cody.errors import NotFound
 from cody.pipeline.search_text import MAX_QUERY_CHARS, SearchPage
 from server.connection import connection_of
+from server.grants import Granted
 from server.operations import Answer, Operation, Parameter
 from server.outlet import ClientGone, Outlet
 from server.problems import invalid_fields, printable
@@ -85,7 +86,7 @@ class SearchEndpoints:
 
         run_id, format = str(request.path_params["run_id"]), _format(query)
         pieces = await export_run(await self._archive(), run_id, format)
-        return FileAnswer(pieces, MEDIA_TYPES[format], f"run-{run_id}.{format}")
+        return Granted(FileAnswer(pieces, MEDIA_TYPES[format], f"run-{run_id}.{format}"))
 
     async def export_thread(self, request: Request, query: Query) -> ASGIApp:
         from cody.pipeline.export import MEDIA_TYPES, export_thread
@@ -94,7 +95,7 @@ class SearchEndpoints:
         if _THREAD_ID.fullmatch(thread_id) is None:
             raise NotFound(f"there is no thread {printable(thread_id)}")
         pieces = await export_thread(await self._archive(), thread_id, format)
-        return FileAnswer(pieces, MEDIA_TYPES[format], f"thread-{thread_id.replace(':', '_')}.{format}")
+        return Granted(FileAnswer(pieces, MEDIA_TYPES[format], f"thread-{thread_id.replace(':', '_')}.{format}"))
 
 
 class FileAnswer:

@@ -77,7 +77,7 @@ async def _serve_site(
     )
     watching = _running(streams, parts, settings.sse_keepalive_s)
     async with watching, parts.sync, _serving(HttpServer(config), bound, site) as (server, serving):
-        server_file.write(site.url)
+        server_file.write(site.url, parts.proof_key)
         stop.started()
         say_ready(site.url)
         log.info("server.ready", url=site.url)
@@ -86,7 +86,7 @@ async def _serve_site(
         if idle:
             idle.connections(0)
         await _first_of(serving, stop.wait())
-        await _wind_up(settings, server, service, streams)
+        await _wind_up(settings, stop, server, service, streams)
 
 
 def _idle_exit(settings: Settings, service: RunService, stop: StopSignals) -> IdleExit | None:
@@ -95,13 +95,34 @@ def _idle_exit(settings: Settings, service: RunService, stop: StopSignals) -> Id
     return IdleExit(settings.idle_exit_s, active_runs=lambda: service.busy_with, leave=stop.stop)
 
 
-async def _wind_up(settings: Settings, server: HttpServer, service: RunService, streams: OpenStreams) -> None:
+async def _wind_up(
+    settings: Settings, stop: StopSignals, server: HttpServer, service: RunService, streams: OpenStreams
+) -> None:
     """Stop accepting, end the agents, then the streams, which so have shown the agents' last events."""
     log.info("server.stopping", active_runs=service.active_runs, open_streams=streams.count)
     server.leave()
-    await service.shutdown()
+    if settings.on_shutdown == "finish-turn":
+        await _finish_turns(service, stop)
+    else:
+        await service.shutdown()
     await streams.end_all(grace_s=LAST_EVENTS_S if settings.on_shutdown == "cancel" else 0.0)
     await server.cut_connections(after_s=LAST_ANSWERS_S)
+
+
+async def _finish_turns(service: RunService, stop: StopSignals) -> None:
+    """Wait for the turns that run, unless the process is told to stop again: leaving the service then ends them."""
+    finishing = asyncio.create_task(service.shutdown(), name="finish turns")
+    again = asyncio.create_task(stop.wait_again())
+    try:
+        await asyncio.wait({finishing, again}, return_when=asyncio.FIRST_COMPLETED)
+        if finishing.done():
+            await finishing
+        else:
+            log.info("server.hurried", active_runs=service.active_runs)
+    finally:
+        for task in (finishing, again):
+            task.cancel()
+        await asyncio.gather(finishing, again, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

@@ -10,7 +10,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """Becomes set when the process is told to stop. Hearing it again changes nothing.
+    """Becomes set when the process is told to stop. Hearing it again changes nothing, but for who waits for that.
 
     Plain signal handlers that are never taken back: those of an event loop end with the loop, and a second Ctrl-C in
     the moment after that would give a traceback and a wrong exit code.
@@ -20,6 +20,7 @@ class StopSignals:
         self.heard = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event = asyncio.Event()
+        self._again = asyncio.Event()
         self._starting: asyncio.Task[object] | None = None
 
     def install(self) -> None:
@@ -46,6 +47,10 @@ class StopSignals:
     async def wait(self) -> None:
         await self._event.wait()
 
+    async def wait_again(self) -> None:
+        """Until the process is told to stop once more: whoever says it twice does not want to wait."""
+        await self._again.wait()
+
     def stop(self) -> None:
         """What a signal does, from within the loop."""
         self.heard = True
@@ -53,9 +58,9 @@ class StopSignals:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         first, self.heard = not self.heard, True
-        if first and self._loop is not None and not self._loop.is_closed():
+        if self._loop is not None and not self._loop.is_closed():
             # Touches nothing here: the handler runs between any two instructions of the main thread.
-            self._loop.call_soon_threadsafe(self._apply)
+            self._loop.call_soon_threadsafe(self._apply if first else self._again.set)
 
     def _apply(self) -> None:
         self._event.set()

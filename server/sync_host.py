@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from structlog import get_logger
 
 from cody.errors import CodyError, NotFound
+from cody.pipeline.background import keep_going
 from cody.settings import Settings
 from cody.sync.errors import SyncError
 from cody.sync.policy import KEEP_S, Policy
@@ -69,8 +70,8 @@ class SyncHost:
 
     async def __aenter__(self) -> Self:
         self._tasks = [
-            asyncio.create_task(self._take_in(), name="sync-arrivals"),
-            asyncio.create_task(self._prune(), name="sync-retention"),
+            asyncio.create_task(keep_going(name, work), name=name)
+            for name, work in {"sync-arrivals": self._take_in, "sync-retention": self._prune}.items()
         ]
         return self
 

@@ -10,13 +10,11 @@ from urllib.parse import urlsplit
 
 
 class Proxy:
-    """`async with Proxy(url) as proxy`: `proxy.url` leads to the same server."""
+    """`async with Proxy(url) as proxy`: `proxy.url` leads to the same server, until `lead_to` says another."""
 
-    def __init__(self, upstream: str, host: str = "127.0.0.1") -> None:
-        parts = urlsplit(upstream)
+    def __init__(self, upstream: str | None = None, host: str = "127.0.0.1") -> None:
+        """`upstream`: redis://host:port or unix:///path; None: nobody is let in before `lead_to`."""
         self._listen_on = host
-        self._path = parts.path if parts.scheme == "unix" else None
-        self._host, self._port = parts.hostname, parts.port
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._flowing = asyncio.Event()
@@ -24,7 +22,9 @@ class Proxy:
         self.drop_replies = 0
         """So many of the next answers are thrown away, each with its connection."""
         self.dropped = 0
-        self.refuse = False
+        self.refuse = upstream is None
+        if upstream is not None:
+            self.lead_to(upstream)
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, self._listen_on, 0)
@@ -46,6 +46,13 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def lead_to(self, upstream: str) -> None:
+        """Connections that are made from now on lead to this server, and none is refused."""
+        parts = urlsplit(upstream)
+        self._path = parts.path if parts.scheme == "unix" else None
+        self._host, self._port = parts.hostname, parts.port
+        self.refuse = False
+
     def stall(self) -> None:
         """Answers stay away until `flow`; connections stay open: as when packets are lost."""
         self._flowing.clear()
@@ -57,10 +64,11 @@ class Proxy:
         if self.refuse:
             writer.transport.abort()
             return
-        if self._path is not None:
-            up_reader, up_writer = await asyncio.open_unix_connection(self._path)
-        else:
-            up_reader, up_writer = await asyncio.open_connection(self._host, self._port)
+        try:
+            up_reader, up_writer = await self._open()
+        except OSError:
+            writer.transport.abort()
+            return
         self._writers |= {writer, up_writer}
         for task in (
             asyncio.create_task(self._pump(reader, up_writer, answers=False)),
@@ -68,6 +76,11 @@ class Proxy:
         ):
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._path is not None:
+            return await asyncio.open_unix_connection(self._path)
+        return await asyncio.open_connection(self._host, self._port)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
         with contextlib.suppress(ConnectionError, OSError):

@@ -13,7 +13,7 @@ from cody.cli.amounts import plural
 from cody.cli.known_roots import fall_asleep
 from cody.cli.terminal import is_interactive, stderr_console
 from cody.client import CodyClient, ServerUnreachable, token_for
-from cody.client.discovery import ServerFile, answers_as_cody, read_server_file
+from cody.client.discovery import ServerFile, proves_itself, read_server_file
 from cody.contracts.run import RunStatus, RunSummary
 from cody.errors import Conflict, Forbidden, InvalidRequest
 from cody.settings import Settings
@@ -74,7 +74,7 @@ async def _end(process: psutil.Process) -> None:
 
 async def _active_runs(settings: Settings, written: ServerFile) -> list[RunSummary]:
     """What it works on. That it takes the state folder's token shows that the process is the one that is meant."""
-    if not await answers_as_cody(written.url):
+    if not await proves_itself(written):
         raise ServerUnreachable(
             f"process {written.pid} should be the server at {written.url}, and does not answer there. "
             f"If it is one (ps -p {written.pid}), end it: kill {written.pid}"

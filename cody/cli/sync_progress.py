@@ -22,6 +22,10 @@ from cody.cli.untrusted import safe
 from cody.pipeline.transfer import Record
 from cody.sync.contracts import JobSnapshot
 
+NAME_PART = 3
+"""A name takes at most this part of the line: the figures are what is looked at."""
+MIN_NAME = 8
+
 
 class Bar:
     """How much of the record is on the other side, and then how much of it is in its place."""
@@ -38,7 +42,8 @@ class Bar:
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._task: TaskID = self._bar.add_task(f"sending {safe(what)}", total=None)
+        name = _shortened(safe(what), max(MIN_NAME, self._console.width // NAME_PART - len("sending ")))
+        self._task: TaskID = self._bar.add_task(f"sending {name}", total=None)
         self._size: int | None = None
         self._sent = 0
         self._is_lost = False
@@ -72,3 +77,11 @@ class Bar:
             return
         self._is_lost = reason is not None
         self._console.print(f"waiting: {safe(reason)}" if reason else "it answers again", style="dim", soft_wrap=True)
+
+
+def _shortened(name: str, width: int) -> str:
+    """Its beginning and its end: a run is known by the one, a file by the other."""
+    if len(name) <= width:
+        return name
+    head = (width - 1) // 2
+    return f"{name[:head]}\u2026{name[head + 1 - width :]}"

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cody.proof import is_proof, new_nonce
 from cody.settings import Settings, loopback_of
 from cody.tokens import TokenStore
 
@@ -15,10 +21,17 @@ PROBE_TIMEOUT_S = 3.0
 
 
 class ServerFile(BaseModel):
-    """What a running server writes into the state folder."""
+    """What a running server writes into the state folder; it is still there when the server was killed."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     url: str
     pid: int
+    proof_key: str | None = Field(default=None, alias="proofKey", min_length=1, repr=False)
+    """Only that server and this user know it (`cody.proof`); None = nothing that answers there can be told from it."""
+
+    def is_at(self, url: str) -> bool:
+        return self.url.rstrip("/") == url.rstrip("/")
 
 
 def read_server_file(path: Path) -> ServerFile | None:
@@ -41,9 +54,14 @@ def candidates(settings: Settings) -> list[str]:
 
 
 async def find_server(settings: Settings) -> str | None:
-    """The base URL of the server that answers as Cody, without a closing slash; None when none does."""
+    """The base URL of the server that answers as Cody, without a closing slash; None when none does.
+
+    What answers where this folder's server was must show that it is that one, unless the URL was given.
+    """
+    written = read_server_file(settings.server_file) if settings.url is None else None
     for url in candidates(settings):
-        if await answers_as_cody(url):
+        own = written is not None and written.is_at(url)
+        if await (proves_itself(written) if written and own else answers_as_cody(url)):
             return url
     return None
 
@@ -51,13 +69,15 @@ async def find_server(settings: Settings) -> str | None:
 def token_for(settings: Settings, url: str) -> str | None:
     """The token to send there: CODY_TOKEN, or the state folder's own, which only the server of this folder gets.
 
-    Any program, another user's too, may listen on a port of this machine and answer like Cody.
+    Any program, another user's too, may listen on a port of this machine and answer like Cody: the server is asked, here
+    and now, to show that it wrote `server.json`. Waits for its answer, PROBE_TIMEOUT_S at the most.
     """
     if settings.token is not None:
         return settings.token
     written = read_server_file(settings.server_file)
-    own = written is not None and written.url.rstrip("/") == url.rstrip("/")
-    return TokenStore(settings.state_dir).local_value() if own else None
+    if written is None or not written.is_at(url) or not _proves_itself_now(written):
+        return None
+    return TokenStore(settings.state_dir).local_value()
 
 
 def is_loopback(url: str) -> bool:
@@ -70,12 +90,48 @@ def is_loopback(url: str) -> bool:
 
 async def answers_as_cody(url: str) -> bool:
     """Whether /healthz there answers as Cody's does: another program may have taken the port."""
+    return await _asked(url, {}) is not None
+
+
+async def proves_itself(written: ServerFile) -> bool:
+    """Whether the server that wrote this file is the one that answers where it says: it alone can answer to a nonce."""
+    if written.proof_key is None:
+        return False
+    url, nonce = written.url.rstrip("/"), new_nonce()
+    found = await _asked(url, {"nonce": nonce})
+    return found is not None and is_proof(found.get("proof"), written.proof_key, url, nonce)
+
+
+def _proves_itself_now(written: ServerFile) -> bool:
+    """As `proves_itself`, for callers that can't await."""
+    if written.proof_key is None:
+        return False
+    url, nonce = written.url.rstrip("/"), new_nonce()
+    try:
+        place = urlsplit(url)
+        # No client of httpx2: it takes 20 ms to make one, for a question that is answered in one.
+        with closing(HTTPConnection(place.hostname or "", place.port, timeout=PROBE_TIMEOUT_S)) as http:
+            http.request("GET", f"/healthz?nonce={nonce}")
+            response = http.getresponse()
+            found = _alive(response.status, response.read())
+    except (OSError, HTTPException, ValueError):
+        return False
+    return found is not None and is_proof(found.get("proof"), written.proof_key, url, nonce)
+
+
+async def _asked(url: str, params: dict[str, str]) -> dict[str, Any] | None:
+    """What /healthz there answers; None when that is not as Cody's, or nothing."""
     try:
         async with httpx2.AsyncClient(timeout=PROBE_TIMEOUT_S, trust_env=not is_loopback(url)) as http:
-            response = await http.get(f"{url}/healthz")
-            found = response.json()
+            response = await http.get(f"{url}/healthz", params=params)
+            return _alive(response.status_code, response.content)
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError):
-        return False
-    if response.status_code != 200 or not isinstance(found, dict):
-        return False
-    return found.get("status") == "ok" and isinstance(found.get("version"), str)
+        return None
+
+
+def _alive(status: int, body: bytes) -> dict[str, Any] | None:
+    """The fields of an answer as Cody's /healthz gives it; raises ValueError for what is no JSON."""
+    found = json.loads(body)
+    if status != 200 or not isinstance(found, dict):
+        return None
+    return found if found.get("status") == "ok" and isinstance(found.get("version"), str) else None

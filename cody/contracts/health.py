@@ -10,10 +10,11 @@ from cody.contracts.wire import Int, Wire
 
 
 class Alive(Wire):
-    """The process answers."""
+    """The process answers. `proof`: to a nonce, that it is the server that wrote `server.json` (`cody.proof`)."""
 
     status: Literal["ok"] = "ok"
     version: str
+    proof: str | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 class Ready(Wire):

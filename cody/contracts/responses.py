@@ -6,12 +6,26 @@ older reader. An unknown `type` is an error: it can't be read as something that 
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from cody.contracts.wire import Int
+
+_TURN_OF_RUN = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):[1-9][0-9]*\Z")
+
+
+def turn_id_of(run_id: str, turn: int) -> str:
+    """The `turn_id` of the Response that a run's turn is."""
+    return f"{run_id}:{turn}"
+
+
+def run_of_turn(turn_id: str) -> str | None:
+    """The run whose turn a Response with this `turn_id` is; None = it is no run's. The inverse of `turn_id_of`."""
+    found = _TURN_OF_RUN.match(turn_id)
+    return found[1] if found else None
 
 
 class Shape(BaseModel):
@@ -46,7 +60,9 @@ Text = Annotated[str, AfterValidator(whole_text)]
 Id = Annotated[Text, Field(min_length=1)]
 """A plain string: providers do not send UUIDs."""
 Count = Annotated[Int, Field(ge=0)]
-EpochMs = Annotated[Int, Field(ge=0)]
+LAST_MS = 253_402_300_799_999
+"""The end of the year 9999: of a later instant there is no date, and of one beyond 64 bits no column."""
+EpochMs = Annotated[Int, Field(ge=0, le=LAST_MS)]
 """Milliseconds since 1970."""
 Details = Annotated[dict[str, JsonValue], AfterValidator(_writable)]
 

@@ -6,7 +6,7 @@ Source: the run contract of this project; field names are what existing dashboar
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator
 
@@ -19,6 +19,15 @@ TERMINAL: frozenset[RunStatus] = frozenset({"cancelled", "completed", "failed"})
 ControlAction = Literal["pause", "resume", "cancel"]
 PauseReason = Literal["manual", "error", "budget", "rate_limit", "no_progress", "approval"]
 CancelReason = Literal["manual", "system", "error"]
+Reason = Annotated[
+    str,
+    Field(
+        max_length=500,
+        description="One of the examples, or what a person has to say about it.",
+        examples=list(dict.fromkeys((*get_args(PauseReason), *get_args(CancelReason)))),
+    ),
+]
+"""Why a run is paused or cancelled. Programs give a PauseReason or a CancelReason; people may use words of their own."""
 
 _UNSEEN = (
     "\\u0000-\\u001f\\u007f-\\u009f\\u00ad\\u061c\\u200b-\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"
@@ -48,13 +57,13 @@ class ControlRequest(Wire):
     """Body of `POST /api/runs/{id}/control`."""
 
     action: ControlAction
-    reason: Annotated[str, Field(max_length=500)] | None = None
+    reason: Reason | None = None
 
 
 class ReasonRequest(Wire):
     """Body of `POST /api/runs/{id}/pause`, `/resume`, `/cancel`; may be left out."""
 
-    reason: Annotated[str, Field(max_length=500)] | None = None
+    reason: Reason | None = None
 
 
 class ControlAnswer(Wire):

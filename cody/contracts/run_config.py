@@ -45,10 +45,25 @@ _LOADER_NAMES = (
     # languages
     *("PYTHONSTARTUP", "PYTHONPATH", "PYTHONHOME", "PYTHONINSPECT", "PYTHONWARNINGS", "PYTHONBREAKPOINT"),
     *("PYTHONUSERBASE", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE", "PYTHONPYCACHEPREFIX"),
-    *("NODE_OPTIONS", "NODE_PATH", "npm_config_node_options", "NPM_CONFIG_NODE_OPTIONS"),
-    *("npm_config_script_shell", "NPM_CONFIG_SCRIPT_SHELL", "PERL5OPT", "PERL5LIB", "PERLLIB", "PERL5DB", "PERL5SHELL"),
-    *("RUBYOPT", "RUBYLIB", "JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH", "PHPRC"),
-    *("PHP_INI_SCAN_DIR", "DOTNET_STARTUP_HOOKS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"),
+    *("NODE_OPTIONS", "NODE_PATH", "PERL5OPT", "PERL5LIB", "PERLLIB", "PERL5DB", "PERL5SHELL"),
+    *("RUBYOPT", "RUBYLIB", "GEM_HOME", "GEM_PATH", "BUNDLE_GEMFILE", "PHPRC", "PHP_INI_SCAN_DIR"),
+    *("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "JAVA_OPTS", "MAVEN_OPTS", "GRADLE_OPTS", "SBT_OPTS"),
+    *(
+        "CLASSPATH",
+        "DOTNET_STARTUP_HOOKS",
+        "JULIA_LOAD_PATH",
+        "R_PROFILE",
+        "R_PROFILE_USER",
+        "R_ENVIRON",
+        "R_ENVIRON_USER",
+    ),
+    "TCLLIBPATH",
+    # tools that build and fetch: other options, another compiler, a configuration that names either
+    *("MAKEFLAGS", "GNUMAKEFLAGS", "MFLAGS", "MAKEFILES", "GOFLAGS", "GOENV", "GOROOT", "GOTOOLCHAIN"),
+    *("RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTDOCFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"),
+    *("CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTC", "CARGO_BUILD_RUSTFLAGS", "CARGO_BUILD_RUSTDOC"),
+    *("CARGO_BUILD_RUSTC_WRAPPER", "CARGO_BUILD_RUSTC_WORKSPACE_WRAPPER", "PIP_CONFIG_FILE", "UV_CONFIG_FILE"),
+    *("CURL_HOME", "WGETRC", "RIPGREP_CONFIG_PATH", "HGRCPATH", "INPUTRC"),
     # programs that git and others start
     *(
         "GIT_SSH",
@@ -60,9 +75,18 @@ _LOADER_NAMES = (
         "GIT_EXEC_PATH",
     ),
     *("GIT_PROXY_COMMAND", "GIT_ASKPASS", "GIT_TEMPLATE_DIR", "SSH_ASKPASS", "PAGER", "MANPAGER", "EDITOR", "VISUAL"),
-    *("BROWSER", "LESSOPEN", "LESSCLOSE"),
+    *("BROWSER", "LESSOPEN", "LESSCLOSE", "SVN_SSH", "RSYNC_RSH", "SUDO_ASKPASS"),
+    # a repository with hooks and a configuration of its own
+    *("GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_ALLOW_PROTOCOL"),
+    # editors
+    *("VIMINIT", "GVIMINIT", "EXINIT", "MYVIMRC", "MYGVIMRC", "EMACSLOADPATH"),
 )
-_LOADER_PREFIXES = ("LD_", "DYLD_", "_RLD_", "BASH_FUNC_", "GIT_CONFIG", "LUA_INIT", "CORECLR_", "COR_", "ERL_")
+_LOADER_PREFIXES = (
+    *("LD_", "DYLD_", "_RLD_", "BASH_FUNC_", "GIT_CONFIG", "LUA_INIT", "CORECLR_", "COR_", "ERL_"),
+    r"CARGO_TARGET_\w+_(?:LINKER|RUNNER|RUSTFLAGS|RUSTDOCFLAGS)$",
+    # npm does not tell capitals from small letters
+    r"(?i:npm_config_(?:node_options|script_shell|userconfig|globalconfig|prefix|git|shell|editor|viewer|browser|init_module)$)",
+)
 _LOADER_NAME = re.compile("|".join([*_LOADER_PREFIXES, *(f"{name}$" for name in _LOADER_NAMES)]))
 """Variables by which a value becomes code in programs that have nothing to do with the agent."""
 ShortText = Annotated[str, Field(min_length=1, max_length=256)]

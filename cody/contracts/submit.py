@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag, model_validator
 
-from cody.contracts.responses import Response
+from cody.contracts.responses import Response, run_of_turn
 from cody.contracts.tool_names import TOOL_NAMES, ToolName, ToolSandbox
 from cody.contracts.wire import Int, Wire
 
@@ -93,6 +93,8 @@ class SubmitRequest(Wire):
             raise ValueError("give a prompt, or toolOutputs of the thread's last turn")
         if self.tool_outputs and self.thread_id is None:
             raise ValueError("toolOutputs belong to a thread: give its threadId")
+        if self.turn_id is not None and run_of_turn(self.turn_id) is not None:
+            raise ValueError(f"turnId {self.turn_id} names a turn of a run: leave it out, or choose another form")
         if self.own_tools and self.working_dir is None:
             raise ValueError("tools that Cody carries out work in a folder: give workingDir")
         if not self.own_tools and (self.working_dir is not None or self.sandbox is not None):

@@ -1,7 +1,8 @@
 """Records that came from another Cody, taken into the archive: searched and listed like those that were made here.
 
 At least once: everything here may be repeated, and a record that is half in goes on where it stopped. A record that can't
-be read, or that contradicts what the archive has, changes nothing more; it stays readable as it came.
+be read, or that contradicts what the archive has, changes nothing more; it stays readable as it came. One that can't be
+taken in just now, for whatever reason, is tried again later, and the others go on meanwhile.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from typing import Protocol
 
 import orjson
@@ -40,6 +42,8 @@ from cody.sync.errors import SyncError
 log = get_logger()
 
 LOOK_EVERY_S = 2.0
+LISTED = 100
+MAX_BACK_OFF_S = 60.0
 BATCH_EVENTS = 1_000
 BATCH_BYTES = 1 << 20
 MAX_TURN_ITEMS = 2_000
@@ -59,6 +63,14 @@ class Inbox(Protocol):
     def read(self, conversation_id: str) -> AsyncIterator[bytes]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Postponed:
+    """A record that could not be taken in; `again_at` is a time of the event loop."""
+
+    failures: int
+    again_at: float
+
+
 class Arrivals:
     """Takes records in until it is cancelled.
 
@@ -69,6 +81,7 @@ class Arrivals:
         self._inbox = inbox
         self._archive = archive
         self._is_ours = is_ours
+        self._postponed: dict[str, _Postponed] = {}
 
     async def run(self) -> None:
         """Take in what arrives here at once, and what comes by other processes within LOOK_EVERY_S.
@@ -79,19 +92,47 @@ class Arrivals:
         while True:
             try:
                 await self.take_all()
-            except (SyncError, CodyError) as error:
+            except SyncError as error:
                 log.warning("arrivals.waiting", error=error.message)
                 await asyncio.sleep(LOOK_EVERY_S)
             seen = await self._inbox.news(seen, LOOK_EVERY_S)
 
     async def take_all(self) -> int:
-        """Take in what is there; the number of records. Raises SyncError, ArchiveUnavailable."""
+        """Take in what is there and not postponed; the number of records. Raises SyncError when that can't be listed."""
         count = 0
-        while jobs := await self._inbox.arrivals():
+        while jobs := await self._due():
             for job in jobs:
-                await self._take(job)
-                count += 1
+                count += await self._take_or_postpone(job)
         return count
+
+    async def _due(self) -> list[JobSnapshot]:
+        """The oldest first. However many are postponed, there is room for LISTED others behind them."""
+        jobs = await self._inbox.arrivals(LISTED + len(self._postponed))
+        known, now = self._postponed, asyncio.get_running_loop().time()
+        self._postponed = {job.job_id: known[job.job_id] for job in jobs if job.job_id in known}
+        return [job for job in jobs if job.job_id not in known or known[job.job_id].again_at <= now]
+
+    async def _take_or_postpone(self, job: JobSnapshot) -> bool:
+        """Whether it was taken in. Nothing that one record meets may hold up the others."""
+        which = {"conversation_id": job.conversation_id, "job_id": job.job_id}
+        try:
+            await self._take(job)
+        except (SyncError, CodyError) as error:
+            log.warning("arrivals.postponed", **which, again_in_s=self._postpone(job), error=error.message)
+        except Exception:
+            log.exception("arrivals.failed", **which, again_in_s=self._postpone(job))
+        else:
+            self._postponed.pop(job.job_id, None)
+            return True
+        return False
+
+    def _postpone(self, job: JobSnapshot) -> float:
+        """The seconds until it is tried again: LOOK_EVERY_S at first, twice as long each time."""
+        known = self._postponed.get(job.job_id)
+        failures = 1 if known is None else known.failures + 1
+        back_off_s: float = min(MAX_BACK_OFF_S, LOOK_EVERY_S * 2.0 ** min(failures - 1, 10))
+        self._postponed[job.job_id] = _Postponed(failures, asyncio.get_running_loop().time() + back_off_s)
+        return back_off_s
 
     async def _take(self, job: JobSnapshot) -> None:
         try:
@@ -133,7 +174,10 @@ class Arrivals:
 
 
 async def put(archive: Archive, response: Response, run_id: str | None = None) -> None:
-    """Archive a Response that has ended, unless there is one under its id. That of a run's turn is found by its events."""
+    """Archive a Response that has ended, unless there is one under its id. That of a run's turn is found by its events.
+
+    Raises Unreadable for one that has not ended.
+    """
     documents = documents_of(response) if run_id is None else None
     await archive.put_response(response_row(response, run_id), after_event_id=None, documents=documents)
 

@@ -11,7 +11,9 @@ from pydantic import ValidationError
 
 from cody.contracts.responses import FunctionCall, FunctionCallOutput, Message, OutputItem, Reasoning, Response
 from cody.contracts.run import TERMINAL, RunSnapshot
+from cody.contracts.wire import epoch_ms, utc_text
 from cody.pipeline.archive import EventRow, ResponseRow
+from cody.pipeline.response_state import ReducerState
 from cody.pipeline.search_text import Document
 from cody.pipeline.transfer import LINE, EventLine, RecordLine
 
@@ -21,6 +23,8 @@ _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 _PAYLOAD = re.compile(r'\{(?:\}|"[^\r\n]*)')
 """Events are put into server-sent events as they are: a line's end in one of these would begin a frame of its own."""
+_NO_STREAM = "0-0"
+"""The cursor before the first event of any stream: no event of one has led to the row."""
 
 
 class Unreadable(ValueError):
@@ -39,26 +43,40 @@ def read_line(line: bytes) -> RecordLine:
 
 def check_run(run: RunSnapshot) -> None:
     """Raises Unreadable for a run that can be none of Cody's, and for one that has not ended."""
-    if _RUN_ID.fullmatch(run.run_id) is None or _TIME.fullmatch(run.created_at) is None:
+    if _RUN_ID.fullmatch(run.run_id) is None or not _is_time(run.created_at):
         raise Unreadable("the run's id or the time of its beginning is none of Cody's")
     if run.status not in TERMINAL:
         raise Unreadable(f"run {run.run_id} is {run.status}: only runs that have ended are taken in")
 
 
+def _is_time(text: str) -> bool:
+    """Whether a Cody wrote it: a day that there is, in the one way that listings can go on behind."""
+    try:
+        return _TIME.fullmatch(text) is not None and utc_text(epoch_ms(text)) == text
+    except ValueError:
+        return False
+
+
 def event_row(line: EventLine) -> tuple[EventRow, Mapping[str, Any]]:
     """The row of an event, and its payload's fields; raises Unreadable."""
-    checked = (_EVENT_ID, line.event_id), (_TYPE, line.type), (_TIME, line.ts), (_PAYLOAD, line.payload)
+    checked = (_EVENT_ID, line.event_id), (_TYPE, line.type), (_PAYLOAD, line.payload)
     try:
         fields = orjson.loads(line.payload)
     except orjson.JSONDecodeError:
         fields = None
-    if not isinstance(fields, dict) or not all(pattern.fullmatch(given) for pattern, given in checked):
+    is_written_so = _is_time(line.ts) and all(pattern.fullmatch(given) for pattern, given in checked)
+    if not isinstance(fields, dict) or not is_written_so:
         raise Unreadable(f"event {line.seq} is none that a Cody wrote")
     return EventRow(line.seq, line.event_id, line.type, line.ts, line.turn, line.payload), fields
 
 
 def response_row(response: Response, run_id: str | None = None) -> ResponseRow:
-    """The row of a Response that has ended; its cursor says that no projector is to go on with it."""
+    """The row of a Response that has ended, in the state that a projector reads; raises Unreadable for one that goes on.
+
+    Nobody here would ever end one that has not, and events that come under its id find it closed.
+    """
+    if not response.is_terminal:
+        raise Unreadable(f"response {response.id} is {response.status}: only Responses that have ended are taken in")
     return ResponseRow(
         response_id=response.id,
         run_id=run_id,
@@ -71,8 +89,8 @@ def response_row(response: Response, run_id: str | None = None) -> ResponseRow:
         created_at=response.created_at,
         updated_at=response.updated_at,
         response=response.model_dump_json(),
-        reducer_state="{}",
-        last_event_id="synced",
+        reducer_state=ReducerState(response=response).model_dump_json(exclude_none=True),
+        last_event_id=_NO_STREAM,
     )
 
 

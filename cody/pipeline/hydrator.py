@@ -12,7 +12,7 @@ import httpx2
 from cody.client.errors import ServerUnreachable, error_of_answer
 from cody.client.stream import AWAY, DONE, FIRST_BACKOFF_S, GIVE_UP_AFTER_S, MAX_BACKOFF_S, MAX_EVENT_BYTES, SILENCE_S
 from cody.contracts.responses import Response
-from cody.contracts.stream_events import StreamEvent, read_stream_event
+from cody.contracts.stream_events import MalformedEvent, StreamEvent, read_stream_event
 from cody.errors import CodyError, StreamTrimmed
 from cody.pipeline.reducer import reduce
 from cody.pipeline.refusals import EventRefused
@@ -26,7 +26,7 @@ class Hydrator:
 
     def __init__(self) -> None:
         self._state: ReducerState | None = None
-        self.refused: list[EventRefused] = []
+        self.refused: list[EventRefused | MalformedEvent] = []
         """What could not be applied: the projector parks the same ones."""
         self.last_event_id: str | None = None
 
@@ -43,6 +43,16 @@ class Hydrator:
             self.refused.append(error)
         self.last_event_id = event_id or self.last_event_id
         return self.response
+
+    def feed_json(self, data: str, *, event_id: str | None = None) -> Response | None:
+        """The same for an event as it came: a newer server may send types that are not known here."""
+        try:
+            event = read_stream_event(data)
+        except MalformedEvent as error:
+            self.refused.append(error)
+            self.last_event_id = event_id or self.last_event_id
+            return self.response
+        return self.feed(event, event_id=event_id)
 
 
 async def hydrate(
@@ -64,10 +74,10 @@ async def hydrate(
     backoff_s = FIRST_BACKOFF_S
     while True:
         try:
-            async with aclosing(events_of(http, response_id, last_event_id=one.last_event_id)) as events:
-                async for event_id, event in events:
+            async with aclosing(_frames_of(http, response_id, one.last_event_id)) as frames:
+                async for event_id, data in frames:
                     away_since_s, backoff_s = None, FIRST_BACKOFF_S
-                    response = one.feed(event, event_id=event_id)
+                    response = one.feed_json(data, event_id=event_id)
                     if response is not None and on_change is not None:
                         on_change(response)
         except StreamTrimmed:
@@ -90,7 +100,18 @@ async def hydrate(
 async def events_of(
     http: httpx2.AsyncClient, response_id: str, *, last_event_id: str | None = None
 ) -> AsyncGenerator[tuple[str, StreamEvent], None]:
-    """(stream id, event) of one connection, to the end of the stream; raises TransportError when it breaks off."""
+    """(stream id, event) of one connection, to the end of the stream.
+
+    Raises TransportError when it breaks off, and MalformedEvent for what is no event that this version knows.
+    """
+    async with aclosing(_frames_of(http, response_id, last_event_id)) as frames:
+        async for event_id, data in frames:
+            yield event_id, read_stream_event(data)
+
+
+async def _frames_of(
+    http: httpx2.AsyncClient, response_id: str, last_event_id: str | None
+) -> AsyncGenerator[tuple[str, str], None]:
     headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
     timeout = httpx2.Timeout(10.0, read=SILENCE_S)
     path = f"/api/v2/stream/{quote(response_id, safe='')}"
@@ -104,7 +125,7 @@ async def events_of(
             if frame.event == "error":
                 raise error_of_answer(200, frame.data.encode())
             if frame.data:
-                yield frame.id or "", read_stream_event(frame.data)
+                yield frame.id or "", frame.data
     raise httpx2.RemoteProtocolError("the server closed the stream before the response had ended")
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import re
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 
 from structlog import get_logger
 
-from cody.contracts.responses import Response
+from cody.contracts.responses import Response, run_of_turn
 from cody.contracts.stream_events import (
     MalformedEvent,
     ResponseStart,
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from cody.pipeline.projection import Projection
 
 log = get_logger()
-
-_TURN_OF_RUN = re.compile(r"([0-9a-f-]{36}):[1-9][0-9]*\Z")
 
 
 class Pipeline:
@@ -157,9 +154,9 @@ class Pipeline:
     async def abort(self, response_id: str, reason: str) -> AbortAnswer:
         """End an answer, whichever process makes it. Raises NotFound, Conflict when it has ended or is a run's turn."""
         turn_id = await self._turn_of(response_id)
-        run = _TURN_OF_RUN.match(turn_id)
-        if run:
-            raise Conflict(f"response {response_id} is a turn of run {run[1]}: cancel that run")
+        run_id = run_of_turn(turn_id)
+        if run_id is not None:
+            raise Conflict(f"response {response_id} is a turn of run {run_id}: cancel that run")
         stamper = Stamper(response_id, now_ms, uuid.uuid4, trace_of())
         event = stamper.stamp(TurnAbortedByUser(turn_id=turn_id, reason=reason))
         if await self.store.end(response_id, stream_event_json(event), only_if_abandoned=False) is not Ending.OK:

@@ -90,12 +90,26 @@ class Desk(Generic[_News]):
         await self._source.ack(self._held[subject])
         del self._held[subject]
 
+    async def drop(self, subject: str) -> None:
+        """Have nothing in work about it any more, if there was something."""
+        if subject in self._held:
+            await self.done(subject)
+
     async def sweep_if_due(self, sweep: Callable[[], Awaitable[int]]) -> int:
-        """What the sweep found, when it is time for one; 0 else."""
+        """What the sweep found, when it is time for one; 0 else.
+
+        One that failed is repeated at once when a store was away, and else in its turn: the news is read meanwhile.
+        """
         loop = asyncio.get_running_loop()
         if loop.time() < self._next_sweep_s:
             return 0
-        found = await sweep()
+        try:
+            found = await sweep()
+        except (StoreUnavailable, ArchiveUnavailable):
+            raise
+        except Exception:
+            self._next_sweep_s = loop.time() + self._pace.sweep_every_s
+            raise
         self._next_sweep_s = loop.time() + self._pace.sweep_every_s
         return found
 

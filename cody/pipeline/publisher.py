@@ -155,6 +155,9 @@ class Publication:
         if answer in (Published.FENCED, Published.ENDED):
             self.take_away(answer.value)
             return
+        if self.taken_away.is_set():
+            # While this was on its way; nothing waits any more.
+            return
         for _ in batch:
             self._waiting.popleft()
         self._bytes -= size

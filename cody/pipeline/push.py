@@ -25,6 +25,7 @@ FORGOTTEN = frozenset(
     {
         *("source_not_found", "job_not_found", "chunk_conflict", "source_invalid"),
         *("chunk_index_gap", "checksum_mismatch", "manifest_invalid"),
+        "source_not_collecting",  # sealed, with chunks that the journal does not know of: nothing says with which
     }
 )
 """What a push that goes on is told when the other side, or the record, is not what it was: it begins anew, once."""
@@ -113,17 +114,16 @@ class _Push:
         self._progress = progress
         self._found = ManifestBuilder()
         self._on_its_way: deque[_OnItsWay] = deque()
-        self._is_closed = False
 
     async def run(self) -> JobSnapshot:
-        if self._journal.job_id is not None:
-            return await self._adapter.get(self._journal.job_id)
         if self._journal.source_id is None:
             source = await self._adapter.start(self._record.conversation_id, self._record.thread_id)
             self._save(self._journal.model_copy(update={"source_id": source.source_id}))
         self._progress.sent(self._record, self._journal.acknowledged_bytes)
         assert self._journal.source_id is not None
         await self._send(self._journal.source_id)
+        if self._journal.job_id is not None:  # all of it was sealed, and is what is there now
+            return await self._adapter.get(self._journal.job_id)
         found = self._found
         job = await self._adapter.seal(
             self._journal.source_id, found.manifest, found.checksum, found.manifest.message_count
@@ -140,7 +140,7 @@ class _Push:
                     self._found.add(chunk)
                     if self._found.total_chunks == resumed_at:
                         self._compare()
-                    if self._found.total_chunks > resumed_at and not self._is_closed:
+                    if self._found.total_chunks > resumed_at:
                         await self._offer(source_id, chunk)
             while self._on_its_way:
                 await self._acknowledged()
@@ -152,7 +152,8 @@ class _Push:
             raise _Stale
 
     def _compare(self) -> None:
-        """A file that was changed meanwhile would be found out at the seal, after all of it was sent."""
+        """A file that was changed meanwhile would be found out at the seal, after all of it was sent; or, if that was
+        sealed already, never."""
         if self._found.checksum != self._journal.acknowledged_sha256:
             raise _Stale
 
@@ -169,17 +170,10 @@ class _Push:
 
     async def _acknowledged(self) -> None:
         first = self._on_its_way[0]
-        try:
-            await first.answer
-        except SyncError as error:
-            if error.code != "source_not_collecting":
-                raise
-            # Sealed, and only the answer was lost: sealing it once more says which job it has.
-            self._is_closed = True
+        await first.answer
         self._on_its_way.popleft()
-        if not self._is_closed:
-            self._save(first.after)
-            self._progress.sent(self._record, first.after.acknowledged_bytes)
+        self._save(first.after)
+        self._progress.sent(self._record, first.after.acknowledged_bytes)
 
     def _save(self, journal: Journal) -> None:
         self._journal = journal

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from cody.contracts.responses import Id, Response, Shape
+from cody.contracts.responses import Id, Response, Shape, Text
 
 MAX_REMEMBERED = 65_536
 """Deltas that an open item remembers: more than any answer has, 700 KB of JSON at the very most."""
@@ -31,6 +31,23 @@ class ReducerState(Shape):
     open_items: Annotated[tuple[OpenItem, ...], Field(strict=False)] = ()
     ended_by: Annotated[UUID, Field(strict=False)] | None = None
     """The event that ended the Response."""
+
+
+class Refusal(Shape):
+    """That the event which is entry `entry_id` of the stream could not be applied, and why."""
+
+    entry_id: Id
+    code: Id
+    reason: Text
+
+
+class ArchivedState(ReducerState):
+    """A state as its row has it, with those of the last events that are yet to be parked.
+
+    They are written together with what the others made, so that no death between the two can lose one.
+    """
+
+    refusals: Annotated[tuple[Refusal, ...], Field(strict=False)] = ()
 
 
 class Marks:

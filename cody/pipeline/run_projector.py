@@ -19,7 +19,16 @@ from cody.contracts.stream_events import TraceContext
 from cody.errors import NotFound
 from cody.pipeline.archive import Archive, ArchiveRefused, Cursor, HaltedRun, RunBatch
 from cody.pipeline.projecting import Desk, Pace, consumer_name, keep_projecting
-from cody.pipeline.run_steps import Step, ended_at, has_turns_after, is_behind, next_step, read_turns, turns_due
+from cody.pipeline.run_steps import (
+    Step,
+    archived_news,
+    ended_at,
+    has_turns_after,
+    is_behind,
+    next_step,
+    read_turns,
+    turns_due,
+)
 from cody.pipeline.trace_context import trace_context_of
 from cody.pipeline.tracing import is_tracing, span
 from cody.store.archive_news import ArchiveNews, Lag
@@ -53,7 +62,8 @@ class RunProjector:
         self._archive = archive
         self._run_ttl_s = run_ttl_s
         self._pace = pace or Pace()
-        self._desk = Desk(news, consumer or consumer_name(), self._pace, lambda one: one.run_id)
+        self._consumer = consumer or consumer_name()
+        self._desk = Desk(news, self._consumer, self._pace, lambda one: one.run_id)
         self._counts: dict[str, int] = {}
         """How many events to read of a run that is in the middle of a backlog."""
 
@@ -71,6 +81,7 @@ class RunProjector:
 
     async def sweep(self) -> int:
         """Archive what no notification told of, in all runs of the index; the number of such runs."""
+        await self._news.join(self._consumer)
         cursor, behind = 0, 0
         while True:
             cursor, listed = await self._source.listed(cursor)
@@ -110,6 +121,8 @@ class RunProjector:
             if not await self._record(run_id, cursor, step, turns):
                 # Another projector moved the cursor: look again.
                 return False
+            if (told := archived_news(cursor, step, reading)) is not None:
+                await self._source.tell_archived(run_id, told.seq)
             if step.halt is None and (step.more or has_turns_after(due, step, turns)):
                 self._counts[run_id] = _next_count(step, count)
                 return False

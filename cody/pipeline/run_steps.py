@@ -18,11 +18,14 @@ from cody.contracts.run import TERMINAL, RunSnapshot, TurnRecord
 from cody.pipeline.archive import Cursor, EventRow, RunHead
 from cody.pipeline.search_text import Document, DocumentKind
 from cody.store import meta
-from cody.store.archive_source import ListedRun, RawEvent, RunReading
+from cody.store.archive_source import UNREADABLE, ListedRun, RawEvent, RunReading
 from cody.store.events import id_tuple
 
 MAX_TURNS = 1_000
 """Turn records in one transaction."""
+
+TELL_EVERY = 1_000
+"""So many events further, the run is told how far it is archived: not at each batch, which would cost a call each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,23 @@ def ended_at(reading: RunReading) -> int | None:
     return int(last_seq) if last_seq.isdecimal() else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What to tell the run of its archive: the last event that it has, or (None) that it takes no more."""
+
+    seq: int | None
+
+
+def archived_news(cursor: Cursor, step: Step, reading: RunReading) -> Told | None:
+    """What to tell the run when this step was recorded; None = nothing new."""
+    text = reading.meta.get("archivedSeq", "")
+    told = int(text) if text.isdecimal() else None
+    if step.halt is not None or cursor.halted_reason is not None:
+        return None if told is None else Told(None)
+    seq = step.events[-1].seq if step.events else cursor.last_seq
+    return Told(seq) if told is None or abs(seq - told) >= TELL_EVERY else None
+
+
 def turns_due(cursor: Cursor, step: Step) -> range:
     """Turns that are new, or were still running when they were archived; at most MAX_TURNS of them."""
     last = (step.run.current_turn if step.run else None) or 0
@@ -203,6 +223,8 @@ def is_behind(listed: ListedRun, head: RunHead | None) -> bool:
     """Whether the archive has missed something of a run, so that a notification must have been lost."""
     if head is None:
         return True
+    if listed.status == UNREADABLE:
+        return not head.halted
     if listed.status in TERMINAL and not listed.has_ttl:
         return True
     if head.halted:

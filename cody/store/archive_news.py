@@ -60,6 +60,12 @@ class ArchiveNews:
     async def aclose(self) -> None:
         await self._blocking.aclose()
 
+    async def join(self, consumer: str) -> None:
+        """Be one of those who archive: what runs say from now on is kept until it is archived. May be repeated."""
+        with store_calls("join those who archive"):
+            await self._create_group()
+            await self._redis.xgroup_createconsumer(keys.ARCHIVE_NEWS, GROUP, consumer)
+
     async def read(self, consumer: str, *, count: int, block_ms: int) -> list[News]:
         """Up to `count` notifications that nobody was given yet, waiting for the first one up to `block_ms`.
 

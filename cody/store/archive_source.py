@@ -11,10 +11,11 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from cody.store import keys
-from cody.store.availability import store_calls
+from cody.store.availability import is_wrong_type, store_calls
 from cody.store.meta import MetaCorrupt
 from cody.store.scripts import script
 
+UNREADABLE = ""
 RawEvent = tuple[bytes, Mapping[bytes, bytes]]
 """An entry of a run's stream: its id and its fields."""
 
@@ -37,6 +38,7 @@ class ListedRun:
 
     run_id: str
     status: str
+    """UNREADABLE: its meta is there, and holds something that is not Cody's."""
     updated_at: str
     last_seq: int
     has_ttl: bool
@@ -75,7 +77,10 @@ class ArchiveSource:
         return [record for record in found if record is not None]
 
     async def listed(self, cursor: int, *, count: int = 500) -> tuple[int, list[ListedRun]]:
-        """Some runs of the index, and the cursor to go on with (0 = that was all). A run may be given twice."""
+        """Some runs of the index, and the cursor to go on with (0 = that was all). A run may be given twice.
+
+        Runs that Redis has let go of are taken out of the index.
+        """
         with store_calls("go through the runs for the archive"):
             reply: Any = await self._redis.zscan(keys.INDEX, cursor, count=count)
             members = [member.decode("utf-8", "replace") for member, _ in reply[1]]
@@ -84,19 +89,44 @@ class ArchiveSource:
                 for run_id in ids:
                     pipe.hmget(keys.meta(run_id), ["status", "updatedAt", "lastSeq"])
                     pipe.pttl(keys.meta(run_id))
-                answers = await pipe.execute()
-        found = []
-        for run_id, (status, updated_at, last_seq), ttl_ms in zip(ids, answers[::2], answers[1::2], strict=True):
-            if status is not None:
-                number = int(last_seq) if last_seq and last_seq.isdigit() else -1
-                updated = (updated_at or b"").decode("utf-8", "replace")
-                found.append(ListedRun(run_id, status.decode("utf-8", "replace"), updated, number, ttl_ms >= 0))
+                # One key of another type must not hide all the others.
+                answers = await pipe.execute(raise_on_error=False)
+            found, forgotten = [], []
+            for run_id, head, ttl_ms in zip(ids, answers[::2], answers[1::2], strict=True):
+                if ttl_ms == NO_SUCH_KEY:
+                    forgotten.append(run_id)
+                else:
+                    found.append(_listed(run_id, head, ttl_ms))
+            if forgotten:
+                await self._redis.zrem(keys.INDEX, *forgotten)
         return int(reply[0]), found
+
+    async def tell_archived(self, run_id: str, seq: int | None) -> None:
+        """The archive has the run's events up to this one: only now may they be trimmed. None = it takes no more."""
+        with store_calls(f"tell how far run {run_id} is archived"), _of_the_right_type(run_id):
+            await script("archived")(self._redis, [keys.meta(run_id)], ["" if seq is None else seq])
 
     async def expire(self, run_id: str, *, ttl_s: int, last_seq: int) -> bool:
         """See `expire_run`."""
         with store_calls(f"set the TTL of run {run_id}"):
             return await expire_run(self._redis, run_id, ttl_s=ttl_s, last_seq=last_seq)
+
+
+NO_SUCH_KEY = -2
+"""PTTL's answer."""
+
+
+def _listed(run_id: str, head: Any, ttl_ms: Any) -> ListedRun:
+    """The run by what HMGET and PTTL answered, errors included; raises those that are not about its key."""
+    for answer in (head, ttl_ms):
+        if isinstance(answer, Exception) and not is_wrong_type(answer):
+            raise answer
+    if isinstance(head, Exception) or head[0] is None:
+        return ListedRun(run_id, UNREADABLE, "", -1, ttl_ms >= 0)
+    status, updated_at, last_seq = head
+    number = int(last_seq) if last_seq and last_seq.isdigit() else -1
+    updated = (updated_at or b"").decode("utf-8", "replace")
+    return ListedRun(run_id, status.decode("utf-8", "replace"), updated, number, ttl_ms >= 0)
 
 
 @contextmanager
@@ -105,7 +135,7 @@ def _of_the_right_type(run_id: str) -> Iterator[None]:
         yield
     except ResponseError as error:
         # Redis is well, and says so every time: waiting for it would hold up every other run.
-        if "WRONGTYPE" not in str(error):
+        if not is_wrong_type(error):
             raise
         raise MetaCorrupt(f"a key of run {run_id} holds something that is not Cody's: {error}") from None
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from cody.errors import StoreUnavailable
+
+
+def is_wrong_type(error: Exception) -> bool:
+    """A key holds something that is not Cody's: Redis is well, and will say the same every time."""
+    return isinstance(error, ResponseError) and "WRONGTYPE" in str(error)
 
 
 @contextmanager

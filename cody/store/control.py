@@ -32,6 +32,11 @@ def message(entry_id: bytes, fields: dict[bytes, bytes]) -> ControlMessage | Non
     return ControlMessage(entry_id.decode(), action, reason)
 
 
+async def is_readable(redis: Redis, run_id: str) -> bool:
+    """Whether messages of this run can be heard: its key is what it should be, or not there yet."""
+    return cast("bytes", await redis.type(keys.control(run_id))) in (b"stream", b"none")
+
+
 async def request(redis: Redis, run_id: str, action: ControlAction, *, reason: str | None, now: str) -> RunStatus:
     """Accept a control message and answer the status it caused.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from cody.errors import NotFound
+from cody.errors import Conflict, NotFound
 from cody.store import keys
 from cody.store.availability import store_calls
 from cody.store.events import id_tuple
@@ -39,13 +39,27 @@ async def list_letters(redis: Redis, *, limit: int = 100, response_id: str | Non
 
 
 async def retry_letter(redis: Redis, letter_id: str) -> DeadLetter:
-    """Put the event at the end of its response's stream once more; raises NotFound, InvalidRequest."""
+    """Put the event at the end of its response's stream once more.
+
+    Raises NotFound, InvalidRequest, and Conflict, the letter being kept, for a response that goes on, or that Redis has
+    no more.
+    """
     letter = await _one(redis, letter_id)
+    response_id = letter.response_id
+    names = [keys.DEAD_LETTERS, keys.response_events(response_id), keys.RESPONSE_NEWS, keys.RESPONSES_ACTIVE]
+    args: list[Argument] = [letter_id, response_id, GROUP, keys.NEWS_MAXLEN]
     with store_calls(f"retry dead letter {letter_id}"):
-        names = [keys.DEAD_LETTERS, keys.response_events(letter.response_id), keys.RESPONSE_NEWS]
-        args: list[Argument] = [letter_id, letter.response_id, GROUP, keys.NEWS_MAXLEN]
-        if not await script("response_retry")(redis, names, args):
+        answer = await script("response_retry")(redis, names, args)
+    match answer:
+        case b"none":
             raise NotFound(f"no dead letter {letter_id}")
+        case b"live":
+            raise Conflict(f"response {response_id} goes on: retry letter {letter_id} when it has ended")
+        case b"gone":
+            raise Conflict(
+                f"Redis keeps the events of response {response_id} no more: letter {letter_id} can only be looked at, or "
+                "dropped"
+            )
     return letter
 
 

@@ -16,6 +16,7 @@ from redis.exceptions import ResponseError
 from cody.contracts.run_events import TERMINAL_EVENTS
 from cody.errors import InvalidRequest
 from cody.store import keys
+from cody.store.availability import is_wrong_type
 from cody.store.scripts import Argument, script
 
 
@@ -46,6 +47,8 @@ class Commit:
     answer: Answer
     last_seq: int
     status: str
+    archived_seq: int | None = None
+    """The last event that the archive told of; None = nobody archives this run."""
 
 
 async def commit(
@@ -60,12 +63,15 @@ async def commit(
     turn: tuple[int, bytes] | None = None,
     end_ttl_s: int | None = None,
     keep_events: int = keys.EVENTS_MAXLEN,
+    keep_unarchived: int = keys.UNARCHIVED_MAXLEN,
+    keep_turns: int = keys.TURNS_KEPT,
 ) -> Commit:
     """Write events, meta and a turn record in one step, or nothing.
 
     `expected_status`: the commit is refused (CONFLICT) when the status is another by now. `end_ttl_s`: the run ends with
     this commit, its keys get this TTL (0 = none yet: the archive sets it). A meta value of '' removes its field.
-    `keep_events`: older events than so many may go.
+    `keep_events`: older events than so many may go, but not those that an archive does not have yet; of these
+    `keep_unarchived` stay. `keep_turns`: of the turns' records so many stay, the newest; and those that an archive may lack.
     """
     flat_meta = [part for pair in (meta or {}).items() for part in pair]
     args: list[Argument] = [
@@ -80,6 +86,8 @@ async def commit(
         run_id,
         "" if end_ttl_s is None else end_ttl_s,
         keys.NEWS_MAXLEN,
+        keep_unarchived,
+        keep_turns,
     ]
     for event in events:
         args += (event.type, event.ts, event.payload)
@@ -94,8 +102,8 @@ async def commit(
     ]
     if end_ttl_s is not None:
         names += [keys.control(run_id), keys.subscribers(run_id)]
-    answer, last_seq, status = await script("commit")(redis, names, args)
-    return Commit(Answer(answer.decode()), int(last_seq), status.decode())
+    answer, last_seq, status, archived = await script("commit")(redis, names, args)
+    return Commit(Answer(answer.decode()), int(last_seq), status.decode(), int(archived) if archived >= 0 else None)
 
 
 class Frame(NamedTuple):
@@ -169,11 +177,17 @@ async def last(redis: Redis, run_id: str) -> Frame | None:
 
 
 async def newest_ids(redis: Redis, run_ids: Sequence[str]) -> list[str | None]:
-    """The id of each run's newest event, in one round trip; None where the stream is gone or can't be read."""
+    """The id of each run's newest event, in one round trip; None where the stream is gone, or is none any more.
+
+    Raises what else Redis answers instead (busy, no permission, a replica without its master): of those nothing is known.
+    """
     async with redis.pipeline(transaction=False) as pipe:
         for run_id in run_ids:
             pipe.xrevrange(keys.events(run_id), count=1)
         found = await pipe.execute(raise_on_error=False)
+    for answer in found:
+        if isinstance(answer, Exception) and not is_wrong_type(answer):
+            raise answer
     return [one[0][0].decode() if isinstance(one, list) and one else None for one in found]
 
 

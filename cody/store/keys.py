@@ -21,6 +21,10 @@ DEAD_LETTERS = f"{RESPONSES_PREFIX}:dead-letters"
 
 EVENTS_MAXLEN = 50_000
 """Approximate: Redis trims whole nodes, so a stream may hold some hundred entries more."""
+UNARCHIVED_MAXLEN = 5 * EVENTS_MAXLEN
+"""What the archive does not have yet is kept beyond that, up to so many."""
+TURNS_KEPT = 10_000
+"""Records of a run's turns, the newest; the archive has all."""
 CTL_MAXLEN = 1_000
 NEWS_MAXLEN = 100_000
 """Approximate. A notification that is trimmed costs nothing: the archive's sweep finds the run by its index."""
@@ -29,8 +33,6 @@ RESPONSE_EVENTS_KEPT = 1_000
 """Of those that the projector has acknowledged; one that it has not is never trimmed."""
 DEAD_LETTERS_MAXLEN = 10_000
 THREAD_RESPONSES_KEPT = 1_000
-
-
 _RUN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}\Z")
 
 
@@ -122,14 +124,21 @@ def _response_rule(name: str, type: Literal["stream", "string"], bound: str, *, 
 
 
 RULES: tuple[KeyRule, ...] = (
-    _rule(f"{PREFIX}:run:ID:events", "stream", "MAXLEN ~ 50,000", max_entries=EVENTS_MAXLEN + 5_000),
+    _rule(
+        f"{PREFIX}:run:ID:events",
+        "stream",
+        "MAXLEN ~ 50,000; of what the archive does not have yet, up to 250,000",
+        max_entries=UNARCHIVED_MAXLEN + 5_000,
+    ),
     _rule(f"{PREFIX}:run:ID:ctl", "stream", "MAXLEN ~ 1,000", max_entries=CTL_MAXLEN + 200),
     _rule(f"{PREFIX}:run:ID:meta", "hash", "a fixed set of fields", max_entries=64),
-    _rule(f"{PREFIX}:run:ID:turns", "hash", "one record a turn"),
+    _rule(f"{PREFIX}:run:ID:turns", "hash", "the newest 10,000 that the archive has", max_entries=TURNS_KEPT + 1_000),
     _rule(f"{PREFIX}:run:ID:lock", "string", "PX", always_ttl=True),
     _rule(f"{PREFIX}:run:ID:subscribers", "zset", "expired members are dropped at each read", always_ttl=True),
     _rule(f"{PREFIX}:worker:ID:wake", "stream", "MAXLEN 1", always_ttl=True, max_entries=2),
-    _rule(INDEX, "zset", "ids of forgotten runs are dropped at each listing"),
+    _rule(
+        INDEX, "zset", "ids of forgotten runs are dropped by the archive's sweep, and by a listing that comes upon them"
+    ),
     _rule(ACTIVE, "zset", "runs that have not ended"),
     _rule(QUEUED, "zset", "runs that no host has taken yet"),
     _rule(ARCHIVE_NEWS, "stream", "MAXLEN ~ 100,000", max_entries=NEWS_MAXLEN + 5_000),

@@ -19,6 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from structlog import get_logger
 
 from cody.store import keys
+from cody.store.availability import is_wrong_type
 from cody.store.clients import blocking_client
 
 log = get_logger()
@@ -41,14 +42,18 @@ class _Followed:
 class StreamReader:
     """Follows streams and hands each entry on once, in order; survives a Redis that goes and comes back.
 
-    `deliver` is called on the event loop with the new entries of one stream (raw: id, and field, value, ...); it must not
-    block and must not raise.
+    `deliver` is called on the event loop with the new entries of one stream (raw: id, and field, value, ...). A key that holds
+    something else than a stream would fail the read of all the others: it is not followed any more, and `on_broken` is called
+    with it. Neither must block or raise.
     """
 
-    def __init__(self, url: str, redis: Redis, reader_id: str) -> None:
+    def __init__(
+        self, url: str, redis: Redis, reader_id: str, on_broken: Callable[[str], None] = lambda key: None
+    ) -> None:
         # Redis answers after BLOCK_MS at the latest; silence beyond that means that the connection is dead.
         self._client = blocking_client(url, reply_deadline_s=BLOCK_MS / 1000 + 10)
         self._redis = redis
+        self._on_broken = on_broken
         self._wake_key = keys.wake(reader_id)
         self._wake_id = "0"
         self._streams: dict[str, _Followed] = {}
@@ -91,11 +96,29 @@ class StreamReader:
                     if backoff_s == 0.0:
                         log.warning("store.read_failed", error=str(error)[:300])
                     backoff_s = min(MAX_BACKOFF_S, max(0.02, backoff_s * 2))
+                    if is_wrong_type(error):
+                        await self._leave_broken()
                     await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
         finally:
             # An answer may be on its way: the connection must not be used for anything else.
             await self._drop_connection()
             await self._client.aclose()
+
+    async def _leave_broken(self) -> None:
+        """Follow no longer what is not a stream; where Redis can't say what it is, the next failure comes here again."""
+        followed = dict(self._streams)
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key in followed:
+                    pipe.type(key)
+                types = await pipe.execute()
+        except (RedisError, OSError, TimeoutError):
+            return
+        for (key, one), kind in zip(followed.items(), types, strict=True):
+            if kind not in (b"stream", b"none") and self._streams.get(key) is one:
+                log.error("store.not_a_stream", key=key, type=kind.decode())
+                self.unfollow(key)
+                self._on_broken(key)
 
     async def _drop_connection(self) -> None:
         self.connected = False

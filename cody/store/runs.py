@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -43,12 +43,14 @@ async def create(
     now_ms: int,
     idempotency_key: str | None = None,
     sealer: Sealer | None = None,
+    is_archived: Callable[[str], Awaitable[bool]] | None = None,
 ) -> str:
     """Record a queued run with its first event (seq 1); gives its id. Repeating the call changes nothing.
 
     With a sealer, the secrets of config.env are stored sealed.
     With an idempotency key, the id may be that of the run which the same request made before. Raises Conflict when the key
-    came with another request.
+    came with another request. `is_archived` is asked about a run that Redis has let go of: when the archive does not have
+    it either, its key is free. Without it, the key stands for that run as long as Redis keeps the key.
     """
     ts = utc_text(now_ms)
     flat_config = config.model_dump_json(by_alias=True)
@@ -68,17 +70,26 @@ async def create(
         names.append(keys.idempotency(_sha256(idempotency_key)))
     request = _sha256(f"{epic_id}\0{flat_config}")
     body = payload_json(RunQueued(epic_id=epic_id))
-    answer = await script("create")(
-        redis,
-        names,
-        [run_id, now_ms, "run_queued", ts, body, request, IDEMPOTENCY_TTL_S, keys.NEWS_MAXLEN, *flat],
-    )
-    if answer[0] == b"other":
-        raise Conflict(
-            f"this Idempotency-Key was used for another request (run {answer[1].decode()}): use a new key",
-            details={"runId": answer[1].decode()},
+    forgotten = ""
+    while True:
+        answer, raw_id = await script("create")(
+            redis,
+            names,
+            [run_id, now_ms, "run_queued", ts, body, request, IDEMPOTENCY_TTL_S, keys.NEWS_MAXLEN, forgotten, *flat],
         )
-    return bytes(answer[1]).decode()
+        found = bytes(raw_id).decode()
+        if answer == b"made":
+            return found
+        if is_archived is not None and not await redis.exists(keys.meta(found)) and not await is_archived(found):
+            # Nobody could be shown that run. Who comes first takes its key; the next answer tells who that was.
+            forgotten = found
+            continue
+        if answer == b"other":
+            raise Conflict(
+                f"this Idempotency-Key was used for another request (run {found}): use a new key",
+                details={"runId": found},
+            )
+        return found
 
 
 def _sha256(text: str) -> str:
@@ -194,7 +205,7 @@ async def queued(redis: Redis) -> int:
 
 
 async def turn_records(redis: Redis, run_id: str) -> list[TurnRecord]:
-    """The turns of a run in order; raises NotFound."""
+    """The turns of a run in order, of a very long one the newest keys.TURNS_KEPT; raises NotFound."""
     if not await redis.exists(keys.meta(run_id)):
         await fields(redis, run_id)
     raw = cast("Sequence[bytes]", await redis.hvals(keys.turns(run_id)))

@@ -53,9 +53,10 @@ class CodexAgent:
 def _arguments(request: TurnRequest, *, commits: bool) -> Iterator[str]:
     """Values are joined to their options by `=`, so that none can be taken for an option."""
     config = request.config
-    # The real path: where a link leads to the workspace from inside a writable folder (/tmp), the sandbox runs nothing.
-    folder = os.path.realpath(config.working_dir)
-    yield from ("exec", "--json", "--color=never", f"--cd={folder}", f"--sandbox={config.sandbox}")
+    # The folder that its guard put codex in, which is the one that was allowed. A path would be looked up again, and what
+    # its links lead to by then would be the sandbox's writable folder. (One with a link in it is of no use anyway: where
+    # that is in a writable folder (/tmp), the sandbox runs nothing.)
+    yield from ("exec", "--json", "--color=never", "--cd=.", f"--sandbox={config.sandbox}")
     # codex wants a git repository as a sign that the folder is meant. The server's list of allowed roots says that
     # already, and a run may well begin in an empty folder.
     yield "--skip-git-repo-check"
@@ -63,10 +64,10 @@ def _arguments(request: TurnRequest, *, commits: bool) -> Iterator[str]:
         yield f"--model={config.model}"
     for key, value in _settings(config):
         yield from ("-c", f"{key}={value}")
-    own_git = Path(folder) / ".git"
+    own_git = Path(config.working_dir) / ".git"
     # Neither a link nor a worktree's .git file: what they name may be anywhere, and the agent could have written them.
     if commits and config.sandbox == "workspace-write" and own_git.is_dir() and not own_git.is_symlink():
-        yield f"--add-dir={own_git}"  # adds to the user's own writable_roots, where `-c` would replace them
+        yield "--add-dir=.git"  # adds to the user's own writable_roots, where `-c` would replace them
     if request.resume_thread is not None:
         yield from ("resume", "--", request.resume_thread)
     yield "-"

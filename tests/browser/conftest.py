@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -109,6 +111,16 @@ async def sign_in(page: Page, server: CodyServer) -> None:
         answer = client.post("/api/session/link", json={})
     await page.goto(answer.raise_for_status().json()["url"])
     await page.get_by_role("heading", name="Runs", exact=True).wait_for()
+
+
+@contextmanager
+def frozen(server: CodyServer) -> Iterator[None]:
+    """Its connections stay open and nothing is answered, until the block ends."""
+    server.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        server.process.send_signal(signal.SIGCONT)
 
 
 async def shot(page: Page, name: str) -> None:

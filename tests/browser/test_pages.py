@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import threading
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, Route, expect
 from redis.asyncio import Redis
 
 from cody.contracts.run_config import RunConfig
@@ -19,7 +20,7 @@ from cody.store import keys
 from harness.replay.codex_home import write_codex_home
 from harness.replay.demo_workspace import create_demo_workspace
 from harness.replay.server import ReplayServer
-from tests.browser.conftest import WAIT_MS, Launch, shot, sign_in
+from tests.browser.conftest import WAIT_MS, Launch, frozen, shot, sign_in
 from tests.browser.workspaces import Repository, read
 from tests.server.cody_server import REPOSITORY, OwnedRun
 
@@ -142,6 +143,96 @@ async def test_a_run_of_codex_is_started_from_the_form_and_watched_to_its_end(
     await expect(page.locator(".run-numbers")).to_contain_text(f"{record['currentTurn']} / 6")
 
 
+async def test_a_start_whose_answer_was_lost_is_one_run_when_tried_again(
+    page: Page, launched: Launch, repository: Repository
+) -> None:
+    server = launched()
+    await sign_in(page, server)
+    config = repository.config(FOREVER)
+    await page.get_by_role("link", name="New run").first.click()
+    await expect(page.locator(".connection")).to_contain_text("Live")
+    await page.get_by_label("Working folder").fill(config["workingDir"])
+    await page.get_by_label("Agent", exact=True).select_option("command")
+    await page.get_by_label("Command", exact=True).fill("\n".join(config["command"]))
+    await page.get_by_label("Grace before SIGKILL").fill("1")
+    is_away = True
+
+    async def lose(route: Route) -> None:
+        """The request arrives; the answer doesn't, nor do those to the questions after it."""
+        if is_away and route.request.method == "POST":
+            await route.fetch()
+        if is_away:
+            await route.abort("connectionreset")
+        else:
+            await route.continue_()
+
+    await page.route("**/api/**", lose)
+    await page.get_by_role("button", name="Start the run").click()
+    await expect(page.get_by_role("alert")).to_contain_text("The run may have started: trying again")
+    await expect(page.get_by_role("alert")).not_to_contain_text("Nothing was started")
+    await expect(page.locator(".connection")).to_contain_text("Reconnecting")
+    is_away = False
+    await expect(page.locator(".connection")).to_contain_text("Live")
+    await page.get_by_role("button", name="Start the run").click()
+    await page.wait_for_url(re.compile("/runs/[0-9a-f-]{36}$"))
+    # The button that had the focus is gone: the reader is at the beginning of the new page, and of the one gone back to.
+    await expect(page.locator("#main")).to_be_focused()
+    assert [run["runId"] for run in read(server, "/api/runs")["runs"]] == [page.url.rsplit("/", 1)[1]]
+    await page.get_by_role("link", name="Health").focus()
+    await page.go_back()
+    await expect(page.get_by_role("heading", name="New run")).to_be_visible()
+    await expect(page.locator("#main")).to_be_focused()
+
+
+@pytest.mark.parametrize("path", ["/", "/new", "/health"])
+async def test_no_page_calls_a_server_live_that_stopped_answering(page: Page, launched: Launch, path: str) -> None:
+    server = launched()
+    await sign_in(page, server)
+    await page.goto(server.url + path)
+    await expect(page.locator(".connection")).to_contain_text("Live")
+    with frozen(server):
+        await expect(page.locator(".connection")).to_contain_text("Reconnecting", timeout=60_000)
+        await expect(page.locator(".outage")).to_contain_text("the server does not answer")
+    await expect(page.locator(".connection")).to_contain_text("Live")
+
+
+async def test_a_page_that_is_looked_at_again_asks_one_question_at_a_time(page: Page, launched: Launch) -> None:
+    server = launched()
+    await sign_in(page, server)
+    free = asyncio.Event()
+    asked = asyncio.Semaphore(0)
+    under_way: list[int] = [0]
+
+    async def slowly(route: Route) -> None:
+        under_way.append(under_way[-1] + 1)
+        asked.release()
+        await free.wait()
+        await route.continue_()
+        under_way.append(under_way[-1] - 1)
+
+    await page.route("**/api/runs?*", slowly)
+    await asked.acquire()
+    for _ in range(5):
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    free.set()
+    for _ in range(3):
+        await asked.acquire()
+    assert max(under_way) == 1
+    await page.unroute_all(behavior="ignoreErrors")
+
+
+async def test_the_skip_link_leads_past_the_bar(page: Page, launched: Launch) -> None:
+    server = launched()
+    await sign_in(page, server)
+    await page.goto(f"{server.url}/?sort=tokens")
+    await expect(page.get_by_role("heading", name="Runs", exact=True)).to_be_visible()
+    await page.keyboard.press("Tab")
+    await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#main")).to_be_focused()
+    assert page.url == f"{server.url}/?sort=tokens#main"
+
+
 async def test_ten_thousand_runs_are_paged_searched_sorted_and_walked_through(page: Page, launched: Launch) -> None:
     server = launched()
     async with server.redis() as redis:
@@ -203,7 +294,7 @@ async def test_health_says_what_works_and_who_is_signed_out_is_told(
     repository.start(server, FOREVER, gracePeriodSec=1)
     await page.get_by_role("link", name="Health").click()
     await expect(page.locator(".check-ok")).not_to_have_count(0)
-    await expect(page.locator(".notice").first).to_contain_text("uns can be started")
+    await expect(page.locator(".notice").first).to_have_text("Everything works. Runs can be started.")
     await expect(page.get_by_role("table").get_by_role("link")).to_have_text(run_id[:8])
     await expect(page.locator(".waiting")).to_have_text("1 run waits for a host that has room.")
     await shot(page, "health")
@@ -239,6 +330,94 @@ async def test_every_page_passes_the_accessibility_checker_and_fits(
         assert await page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than the screen"
     await context.close()
     assert not any(found.values()), json.dumps(found, indent=1)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 360)])
+async def test_what_a_page_says_in_between_passes_the_accessibility_checker_too(
+    browser: Browser, launched: Launch, repository: Repository, scheme: Any, width: int
+) -> None:
+    server = launched()
+    context = await browser.new_context(viewport={"width": width, "height": 740}, color_scheme=scheme)
+    page = await context.new_page()
+    await sign_in(page, server)
+    run_id = repository.start(
+        server,
+        "say(type='step', n=1); wait_for('go')",
+        gracePeriodSec=1,
+        env={"PLACE": "here", "API_KEY": "of the run"},
+    )
+    found = {}
+
+    async def look(name: str, ready: Locator) -> None:
+        await expect(ready).to_be_visible()
+        await shot(page, f"{scheme}-{width}-{name}")
+        found[name] = await violations(page)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} is wider than the screen"
+
+    await page.goto(f"{server.url}/runs/{run_id}?tab=events")
+    await page.locator(".line", has_text="step").click()
+    await look("picked", page.get_by_role("complementary", name="The picked event"))
+    await page.get_by_role("button", name="Cancel …").click()
+    # With the pointer on it a button is as readable.
+    await page.get_by_role("button", name="Cancel the run").hover()
+    await look("dialog", page.get_by_role("dialog"))
+    await page.get_by_role("button", name="Keep it").click()
+
+    # A run like that one: its environment as far as the server tells it, and what it does not tell by its name.
+    await page.goto(f"{server.url}/new?from={run_id}")
+    await expect(page.get_by_label("Environment")).to_have_value("PLACE=here")
+    await expect(page.locator(".notice-warn")).to_contain_text("Left out of the environment")
+    await expect(page.locator(".notice-warn code")).to_have_text("API_KEY")
+    await page.get_by_label("Turns at most").fill("many")
+    await page.get_by_role("button", name="Start the run").click()
+    await look("wrong", page.locator(".field-wrong").first)
+
+    await page.goto(f"{server.url}/health")
+    await expect(page.locator(".connection")).to_contain_text("Live")
+    await context.clear_cookies()
+    await look("signed-out", page.get_by_role("heading", name="You are signed out"))
+    await sign_in(page, server)
+    await page.goto(f"{server.url}/runs/{run_id}")
+    await expect(page.locator(".connection")).to_contain_text("Live")
+    server.process.kill()
+    server.wait()
+    await look("lost", page.locator(".outage"))
+    await context.close()
+    assert not any(found.values()), json.dumps(found, indent=1)
+
+
+async def test_health_says_what_is_weaker_what_is_late_and_what_has_stopped(page: Page, launched: Launch) -> None:
+    server = launched(CODY_PROJECTOR="off")
+    await sign_in(page, server)
+    health = read(server, "/api/health")
+    ready = read(server, "/readyz")
+
+    async def answer(route: Route) -> None:
+        is_health = route.request.url.endswith("/api/health")
+        await route.fulfill(json=health if is_health else ready)
+
+    # What the server says of itself, with what takes days to happen.
+    await page.route(re.compile("/(api/health|readyz)$"), answer)
+    verdict, projector = page.locator(".notice").first, page.locator(".check", has_text="Projector")
+    health["archive"].update(runs={"waiting": 3, "oldestMs": 61_000}, projects=False)
+    ready["degraded"] = ["the archive is 61 s behind"]
+    await page.goto(f"{server.url}/health")
+    await expect(verdict).to_contain_text("Runs can be started, but something is weaker than it should be:")
+    await expect(verdict.locator("li")).to_have_text(["the archive is 61 s behind"])
+    await expect(projector).to_have_class(re.compile("check-warn"))
+    await expect(projector).to_contain_text("3 changes of runs wait, the oldest for 1m 01s")
+    await expect(projector).to_contain_text("What waits is safe in Redis.")
+    found = await violations(page)
+
+    run_id = "3f9a3f9a-0000-4000-8000-000000000001"
+    health["archive"].update(halted=[{"runId": run_id, "reason": "event 7 is missing"}])
+    await expect(projector).to_have_class(re.compile("check-bad"))
+    await expect(projector).to_contain_text("Stopped for 3f9a3f9a: event 7 is missing")
+    ready["ready"] = False
+    ready["checks"]["disk"] = "only 3 MiB are free"
+    await expect(verdict).to_have_text("Runs can't be started now. What fails is marked below.")
+    await expect(page.locator(".check-bad", has_text="Disk")).to_contain_text("only 3 MiB are free")
+    assert not found + await violations(page)
 
 
 PAGES = (

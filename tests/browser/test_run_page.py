@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ import pytest
 from playwright.async_api import BrowserContext, Page, Route, expect
 
 from cody.store import keys
-from tests.browser.conftest import WAIT_MS, Launch, shot, sign_in
+from tests.browser.conftest import WAIT_MS, Launch, frozen, shot, sign_in
 from tests.browser.workspaces import Repository, event_count, read
 from tests.server.cody_server import CodyServer, OwnedRun
+from tests.sync.syncing_cody import Laptop
 
 expect.set_options(timeout=WAIT_MS)
+
+NOTICED_MS = 60_000
+"""A server that stops answering is given some seconds before it is called lost."""
 
 TURNS_THAT_WAIT = """
     say(type="step", n=TURN)
@@ -193,6 +198,63 @@ async def numbers(page: Page, count: int) -> list[int]:
     return found
 
 
+async def test_a_server_that_stops_answering_is_not_called_live(
+    page: Page, launched: Launch, repository: Repository
+) -> None:
+    # Without keepalives only questions can tell that nobody is there.
+    server = launched(CODY_SSE_KEEPALIVE_SEC="3600", CODY_LOCK_TTL_MS="300000")
+    await page.set_viewport_size({"width": 360, "height": 740})
+    await sign_in(page, server)
+    run_id = repository.start(server, SPEAKS_OFTEN.replace("COUNT", "30"))
+    await open_run(page, server, run_id, "?tab=events")
+    await page.get_by_text("turn 1 started").wait_for()
+    await expect(page.locator(".connection")).to_contain_text("Live")
+    with frozen(server):
+        await expect(page.locator(".connection")).to_contain_text("Reconnecting", timeout=NOTICED_MS)
+        # In words that need no pointer.
+        await expect(page.locator(".outage")).to_be_in_viewport()
+        await expect(page.locator(".outage")).to_contain_text(
+            re.compile(r"out of date: the server does not answer\..*Trying again for \d")
+        )
+        await shot(page, "frozen")
+    await expect(page.locator(".connection")).to_contain_text("Live")
+    await expect(page.locator(".outage")).to_have_count(0)
+    repository.give("go")
+    await status(page, "completed").wait_for(timeout=60_000)
+    await expect(page.locator(".connection")).to_contain_text("Complete")
+    await expect(page.locator(".log-foot")).to_have_text(f"{event_count(server, run_id)} lines")
+
+
+async def test_a_browser_that_lost_its_network_says_so_and_goes_on_when_it_is_back(
+    page: Page, context: BrowserContext, launched: Launch, repository: Repository
+) -> None:
+    server = launched()
+    await sign_in(page, server)
+    run_id = repository.start(server, TURNS_THAT_WAIT, gracePeriodSec=1)
+    await open_run(page, server, run_id)
+    await expect(page.locator(".connection")).to_contain_text("Live")
+    await context.set_offline(True)
+    await expect(page.locator(".connection")).to_contain_text("Reconnecting")
+    await context.set_offline(False)
+    await expect(page.locator(".connection")).to_contain_text("Live")
+
+
+async def test_a_stream_that_is_refused_says_why_and_is_not_called_live(
+    page: Page, launched: Launch, repository: Repository
+) -> None:
+    server = launched()
+    await sign_in(page, server)
+    run_id = repository.start(server, TURNS_THAT_WAIT, gracePeriodSec=1)
+    refusal = {"error": {"code": "forbidden", "message": "this token may not follow runs", "details": {}}}
+    await page.route(
+        "**/stream?*", lambda route: route.fulfill(status=403, json=refusal, content_type="application/json")
+    )
+    await open_run(page, server, run_id)
+    await status(page, "running").wait_for()
+    await expect(page.get_by_role("alert")).to_contain_text("this token may not follow runs")
+    await expect(page.locator(".connection")).to_contain_text("Not live")
+
+
 async def away_while_events_are_trimmed(
     page: Page, context: BrowserContext, launched: Launch, **settings: str
 ) -> tuple[CodyServer, OwnedRun]:
@@ -246,6 +308,54 @@ async def test_events_that_the_server_let_go_of_come_from_the_archive(
         await run.complete()
     await status(page, "completed").wait_for()
     await expect(page.locator(".log-foot")).to_have_text("122 lines")
+
+
+async def test_an_archive_that_does_not_answer_does_not_hold_up_what_is_new(
+    page: Page, context: BrowserContext, launched: Launch
+) -> None:
+    over = asyncio.Event()
+
+    async def stall(route: Route) -> None:
+        await over.wait()
+
+    await page.route("**/export?*", stall)
+    try:
+        server, run = await away_while_events_are_trimmed(page, context, launched)
+        await expect(page.locator(".notice")).to_contain_text("It reads them from the archive")
+        await expect(page.locator(".notice-warn")).to_contain_text("archive did not answer", timeout=NOTICED_MS)
+        await page.get_by_text("events 22 to 111 are no longer kept").wait_for()
+        async with server.redis() as redis:
+            run.redis = redis
+            await run.complete()
+        await status(page, "completed").wait_for()
+        await expect(page.locator(".log-foot")).to_have_text("33 lines")
+    finally:
+        over.set()
+
+
+async def test_a_run_of_another_machine_is_shown_where_it_was_sent(
+    page: Page, launched: Launch, repository: Repository
+) -> None:
+    first = launched(state="first")
+    run_id = repository.start(first, "say(type='step', n=TURN)", maxTurns=2)
+    whole = await asyncio.to_thread(event_count, first, run_id)
+    await archived(first, run_id, whole)
+    second = launched(state="second")
+    job = json.loads(
+        await asyncio.to_thread(Laptop(first.state_dir, second.url, second.token), "push", run_id[:8], "--json")
+    )
+    assert job["state"] == "succeeded"
+    await archived(second, run_id, whole)
+    await sign_in(page, second)
+    row = page.locator(".runs-rows .runs-row")
+    await expect(row).to_contain_text(run_id[:8])
+    await row.get_by_role("link").click()
+    await status(page, "completed").wait_for()
+    await expect(page.locator(".connection")).to_contain_text("Complete")
+    await expect(page.locator(".turn-row")).to_have_count(2)
+    await expect(page.locator(".notice")).to_have_count(0)
+    await page.get_by_role("tab", name="Events").click()
+    await expect(page.locator(".log-foot")).to_have_text(f"{whole} lines")
 
 
 async def test_events_that_are_gone_for_good_are_told_of(page: Page, context: BrowserContext, launched: Launch) -> None:
@@ -324,6 +434,14 @@ async def test_every_line_can_be_read_with_the_keyboard(page: Page, launched: La
         await expect(page.locator(f'.line-active[data-seq="{seq}"]')).to_be_in_viewport()
         active = await lines.get_attribute("aria-activedescendant")
         await expect(page.locator(f"#{active}")).to_have_attribute("aria-posinset", str(seq))
+    # A row that is scrolled away is not in the page: nothing says that the reader is at it.
+    await lines.evaluate("list => { list.scrollTop = list.scrollHeight }")
+    await expect(page.locator('.line[data-seq="1"]')).to_have_count(0)
+    await expect(lines).not_to_have_attribute("aria-activedescendant", re.compile("."))
+    await page.keyboard.press("ArrowDown")
+    await expect(page.locator('.line-active[data-seq="2"]')).to_be_in_viewport()
+    active = await lines.get_attribute("aria-activedescendant")
+    await expect(page.locator(f"#{active}")).to_have_attribute("aria-posinset", "2")
 
 
 FOCUSED = """() => {

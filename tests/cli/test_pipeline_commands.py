@@ -258,7 +258,14 @@ async def test_dead_letters_are_listed_retried_and_dropped(alone: CommandLine, r
     ]
     assert "no_item: why" in (await run("list", "--limit", "1")).stdout
     await run("drop", ids[0])
+    gone = await run("retry", ids[1], code=1)
+    assert "keeps the events of response r1 no more" in " ".join(gone.stderr.split())
+    assert [one.id for one in await dead_letters.list_letters(redis)] == [ids[1]], "it is the last copy"
+    stream = keys.response_events("r1")
+    await redis.xadd(stream, {"event": "{}"}, id="7-0")
     await run("retry", ids[1])
+    found: Any = await redis.xrange(stream)
+    assert [entry_id for entry_id, _ in found] == [b"7-0", b"8-0"]
     assert await dead_letters.list_letters(redis) == []
     assert "no dead letter" in (await run("drop", ids[0], code=1)).stderr
 

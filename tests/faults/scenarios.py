@@ -51,6 +51,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("Redis: CLIENT PAUSE for 3.3 s, default lease (15 s) and grace", REDIS.redis_paused_default),
     Scenario("Redis: FLUSHALL in the middle of a turn", REDIS.redis_wiped),
     Scenario("Redis: set back to an older state", REDIS.redis_set_back, short=True),
+    Scenario("Redis: killed, its replica takes its address", REDIS.redis_failed_over, short=True),
+    Scenario("Redis: killed, a replica that lags behind takes its address", REDIS.redis_failed_over_behind),
     Scenario("Redis: Cody's own server killed", STORE.embedded_redis_killed, short=True),
     Scenario("Redis: 20 readers over two restarts", STORE.readers_over_a_restart),
     Scenario("network: 40 replies lost after the command took effect", REDIS.replies_lost),

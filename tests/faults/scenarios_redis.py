@@ -6,16 +6,28 @@ import asyncio
 import os
 import shutil
 import signal
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
 
 from cody.errors import StreamTrimmed
 from cody.store import keys
+from cody.store.clients import connect
+from cody.store.embedded import EmbeddedServer
+from cody.store.server_binary import find_server_binary
 from tests.faults.machines import marked, network
 from tests.faults.stage import Measured, Stage, Watched, boottime_ns, stage, until
 from tests.proxy import Proxy
 
 ENDED_WITHIN_S = 25
 """A worker's end without Redis: the grace, what waits for answers, docket's goodbye, each bounded."""
+UNHEARD_BYTES = 4_000
+"""Some fifty beats of the agent's own record, with marks among what it says meanwhile."""
 
 
 async def redis_killed(seed: int) -> Measured:
@@ -148,16 +160,109 @@ async def redis_set_back(seed: int) -> Measured:
         shutil.copytree(older, folder)
         await set_up.server.start()
         fault_ns = boottime_ns()
-        await run.until(lambda: run.failure, "the reader is told")
-        assert isinstance(run.failure, StreamTrimmed), run.failure
-        await run.close()
-        run.events.clear()
-        run.failure = None
-        run.listen()
-        await run.marks_of(2)
+        return await told_and_taken_up_again(set_up, run, fault_ns)
+
+
+async def told_and_taken_up_again(set_up: Stage, run: Watched, fault_ns: int) -> Measured:
+    """Redis has forgotten the newest events: their reader is told, and reads anew what there is and what follows."""
+    await run.until(lambda: run.failure, "the reader is told")
+    assert isinstance(run.failure, StreamTrimmed), run.failure
+    await run.close()
+    run.events.clear()
+    run.failure = None
+    run.listen()
+    return await taken_up_again(set_up, run, fault_ns)
+
+
+async def redis_failed_over(seed: int) -> Measured:
+    """Redis dies, and its replica, which has all of it, takes its address: the agent works on, and nothing is missing."""
+    async with replica() as successor, stage(seed, ttl_ms=3_000, door=successor.door) as set_up:
+        await successor.follow(set_up)
+        await set_up.machine("a")
+        run = await set_up.run()
+        await run.marks_of(1)
+        await set_up.jitter()
+        fault_ns = boottime_ns()
+        await set_up.redis.client_pause(10_000, all=False)
+        await until(lambda: successor.has_caught_up(set_up), "the replica has all that was answered")
+        await successor.bereave(set_up)
+        written = run.evidence.stat().st_size
+        await until(lambda: run.evidence.stat().st_size > written + UNHEARD_BYTES, "the agent talks to nobody")
+        await successor.take_over()
+        await run.more(100)
         end = await run.end()
-        assert end.status == "completed", end
+        assert (end.status, end.fence, len(run.of("turn_started"))) == ("completed", 1, 1), end
         return await set_up.measure(run, fault_ns)
+
+
+async def redis_failed_over_behind(seed: int) -> Measured:
+    """As above, but the replica has not heard the last: readers are told, the agent is ended, the run goes on.
+
+    As after `redis_set_back`, what is gone is told, not lost.
+    """
+    async with replica() as successor, stage(seed, ttl_ms=3_000, door=successor.door) as set_up:
+        await successor.follow(set_up)
+        await set_up.machine("a")
+        run = await set_up.run()
+        await run.marks_of(1)
+        successor.link.stall()
+        await run.more(60)
+        await set_up.jitter()
+        await successor.bereave(set_up)
+        await successor.take_over()
+        fault_ns = boottime_ns()
+        return await told_and_taken_up_again(set_up, run, fault_ns)
+
+
+@dataclass(frozen=True)
+class Replica:
+    """A second Redis, its way to the first (`link`), and the address at which all others find the first (`door`)."""
+
+    server: EmbeddedServer
+    redis: Redis
+    link: Proxy
+    door: Proxy
+
+    async def follow(self, set_up: Stage) -> None:
+        """Returns when it has what the stage's Redis has, and hears what follows."""
+        self.link.lead_to(set_up.server.url)
+        # By default the first waits 5 s for more replicas.
+        await set_up.redis.config_set("repl-diskless-sync-delay", 0)
+        await self.redis.replicaof("127.0.0.1", urlsplit(self.link.url).port)
+        await until(lambda: self.has_caught_up(set_up), "the replica has what there is")
+
+    async def has_caught_up(self, set_up: Stage) -> bool:
+        """It has heard all that the first has said."""
+        heard = await self.redis.info("replication")
+        said = await set_up.redis.info("replication")
+        up: bool = heard["master_link_status"] == "up"
+        return up and int(heard["slave_repl_offset"]) == int(said["master_repl_offset"])
+
+    async def bereave(self, set_up: Stage) -> None:
+        """kill -9 of the first: nobody answers at its address."""
+        self.door.refuse = True
+        await kill_redis(set_up)
+        self.door.cut()
+
+    async def take_over(self) -> None:
+        """This one is written to from now on, at the first one's address."""
+        await self.redis.replicaof("NO", "ONE")
+        self.door.lead_to(self.server.url)
+
+
+@asynccontextmanager
+async def replica() -> AsyncIterator[Replica]:
+    """Outlives the stage, which ends in order only with a Redis."""
+    with TemporaryDirectory(prefix="cody-fault-") as folder:
+        server = EmbeddedServer(find_server_binary(None), Path(folder), appendfsync="always")
+        await server.start()
+        redis = connect(server.url)
+        try:
+            async with Proxy() as link, Proxy() as door:
+                yield Replica(server, redis, link, door)
+        finally:
+            await redis.aclose()
+            await server.stop()
 
 
 async def replies_lost(seed: int) -> Measured:

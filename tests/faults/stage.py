@@ -28,6 +28,7 @@ from harness.service import RunService
 from tests.faults import evidence
 from tests.faults.evidence import Event
 from tests.faults.machines import Machine, marked, parent
+from tests.proxy import Proxy
 
 TTL_MS = 1_500
 AGENT = Path(__file__).with_name("oracle_agent.py")
@@ -131,12 +132,14 @@ class Stage:
     front: RunService
     rng: random.Random
     ttl_ms: int
+    url: str
+    """Where all of them find Redis, if they are not told another way."""
     machines: list[Machine] = field(default_factory=list)
     runs: list[Watched] = field(default_factory=list)
 
     async def machine(self, name: str, **options: Any) -> Machine:
         """A worker on a machine of its own."""
-        url = options.pop("redis_url", self.server.url)
+        url = options.pop("redis_url", self.url)
         made = await Machine.start(name, self.folder, redis_url=url, ttl_ms=self.ttl_ms, **options)
         self.machines.append(made)
         return made
@@ -271,8 +274,8 @@ async def until(
 
 
 @asynccontextmanager
-async def stage(seed: int, *, ttl_ms: int = TTL_MS) -> AsyncIterator[Stage]:
-    """A stage that is cleared afterwards, whatever became of it."""
+async def stage(seed: int, *, ttl_ms: int = TTL_MS, door: Proxy | None = None) -> AsyncIterator[Stage]:
+    """A stage that is cleared afterwards, whatever became of it. With a door all find Redis behind it, wherever it leads."""
     async with AsyncExitStack() as stack:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="cody-fault-", ignore_cleanup_errors=True))
@@ -280,13 +283,16 @@ async def stage(seed: int, *, ttl_ms: int = TTL_MS) -> AsyncIterator[Stage]:
         server = EmbeddedServer(find_server_binary(None), folder, appendfsync="always")
         await server.start()
         stack.push_async_callback(server.stop)
-        redis = connect(server.url, command_deadline_s=2)
+        if door is not None:
+            door.lead_to(server.url)
+        url = server.url if door is None else door.url
+        redis = connect(url, command_deadline_s=2)
         stack.push_async_callback(redis.aclose)
         settings = load_settings(
-            state_dir=folder / "front", redis_url=server.url, concurrency=0, lock_ttl_ms=ttl_ms, grace_s=0.3
+            state_dir=folder / "front", redis_url=url, concurrency=0, lock_ttl_ms=ttl_ms, grace_s=0.3
         )
         front = await stack.enter_async_context(RunService.open(settings))
-        made = Stage(folder, server, redis, front, random.Random(seed), ttl_ms)
+        made = Stage(folder, server, redis, front, random.Random(seed), ttl_ms, url)
         stack.push_async_callback(_clear, made)
         yield made
 

@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-import psutil
+import pytest
 from redis.asyncio import Redis
 
 from cody.settings import Settings
@@ -86,6 +87,40 @@ async def test_a_paused_run_makes_room_and_waits_for_room_to_go_on(
         await first.end()
 
 
+async def test_control_is_waited_for_and_never_asked_for(
+    workspace: Any, settings: Settings, redis: Redis, valkey_url: str
+) -> None:
+    """While a run works, its host looks after the lease, again and again, and has one read open that control will end."""
+    async with serving(settings.model_copy(update={"lock_ttl_ms": 1_500})) as service:
+        run = await watched(service, workspace.request(GATED))
+        await run.until("subprocess_output")
+        async with commands(valkey_url) as sent:
+            of_lease: list[str] = []
+            of_control: list[str] = []
+            while len(of_lease) < 20:
+                command = await anext(sent)
+                of_lease += [command] * (keys.lock(run.run_id) in command)
+                of_control += [command] * (keys.control(run.run_id) in command)
+            # A read is begun anew every 20 s: that may be in this stretch, once.
+            assert len(of_control) <= 1, of_control
+            await service.control(run.run_id, "pause", None)
+            await run.until("run_pausing")
+            await service.control(run.run_id, "cancel", None)
+            assert (await run.end()).status == "cancelled"
+
+
+@asynccontextmanager
+async def commands(url: str) -> AsyncIterator[AsyncIterator[str]]:
+    """What all clients of this Valkey (on a unix socket) send from now on, a line each; not what scripts then do."""
+    reader, writer = await asyncio.open_unix_connection(unquote(urlsplit(url).path), limit=1 << 24)
+    writer.write(b"MONITOR\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    try:
+        yield (line.decode("utf-8", "replace") async for line in reader if b" lua] " not in line)
+    finally:
+        writer.close()
+
+
 async def test_a_server_without_slots_only_hands_out(workspace: Any, settings: Settings, redis: Redis) -> None:
     async with AsyncExitStack() as stack:
         front = await stack.enter_async_context(serving(settings.model_copy(update={"concurrency": 0})))
@@ -121,10 +156,12 @@ async def ready(process: subprocess.Popen[bytes]) -> None:
 
 
 def ended(process: subprocess.Popen[bytes]) -> int:
-    code = process.wait(30)
     assert process.stdout is not None
-    process.stdout.close()
-    return code
+    try:
+        return process.wait(30)
+    finally:
+        process.kill()
+        process.stdout.close()
 
 
 async def test_a_killed_hosts_run_is_taken_over_under_a_new_fence(
@@ -156,15 +193,16 @@ async def test_a_killed_hosts_run_is_taken_over_under_a_new_fence(
                     ended(process)
 
 
+@pytest.mark.parametrize(("mode", "cut_off"), [("finish-turn", []), ("resume", ["shutdown"])])
 async def test_a_worker_that_is_told_to_end_hands_its_run_on_at_once(
-    workspace: Any, settings: Settings, redis: Redis, tmp_path: Path
+    workspace: Any, settings: Settings, redis: Redis, tmp_path: Path, mode: str, cut_off: list[str]
 ) -> None:
+    """finish-turn: the turn is made to its end; resume: it is cut off and made again. The next one is another worker's."""
     async with serving(settings.model_copy(update={"concurrency": 0})) as front:
-        first = host(settings, tmp_path / "one", CODY_ON_SHUTDOWN="finish-turn")
-        second = host(settings, tmp_path / "two")
+        first = host(settings, tmp_path / "one", CODY_ON_SHUTDOWN=mode)
+        second: subprocess.Popen[bytes] | None = None
         try:
             await ready(first)
-            await ready(second)
             code = """
                 print("started", flush=True)
                 while TURN == 1 and not Path("../go").exists(): time.sleep(0.01)
@@ -172,24 +210,23 @@ async def test_a_worker_that_is_told_to_end_hands_its_run_on_at_once(
             """
             run = await watched(front, workspace.request(code))
             await run.until("subprocess_output")
-            owner = first if (await front.records.snapshot(run.run_id)).pid in descendants(first.pid) else second
-            owner.terminate()
+            second = host(settings, tmp_path / "two")
+            await ready(second)
+            first.terminate()
+            if mode == "resume":
+                # Nothing lets the turn end: the worker ends it.
+                await run.until("turn_interrupted")
             (workspace.path.parent / "go").touch()
             end = await run.end(60)
-            assert ended(owner) == 0
+            assert ended(first) == 0
             assert (end.status, end.fence) == ("completed", 2)
-            reasons = [event["reason"] for event in run.of("turn_interrupted")]
-            # finish-turn: the turn was made to its end; resume: it was cut off and made again.
-            assert reasons == ([] if owner is first else ["shutdown"])
+            assert [event["reason"] for event in run.of("turn_interrupted")] == cut_off
+            assert [event["turn"] for event in run.of("turn_completed")] == ([2] if cut_off else [1, 2])
         finally:
             for process in (first, second):
-                if process.poll() is None:
+                if process is not None and process.poll() is None:
                     process.terminate()
                     ended(process)
-
-
-def descendants(pid: int) -> set[int]:
-    return {child.pid for child in psutil.Process(pid).children(recursive=True)}
 
 
 def test_a_worker_without_redis_refuses_to_start(tmp_path: Path) -> None:

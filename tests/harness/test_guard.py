@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -130,14 +131,16 @@ def test_what_no_guard_says_is_refused(line: bytes) -> None:
 class Guarded:
     """A guard with its pipes in our hands."""
 
-    def __init__(self, *argv: str, orders: bytes = b"", hang_up: bool = False, grace_s: float = 5.0) -> None:
+    def __init__(
+        self, *argv: str, cwd: str = "/", orders: bytes = b"", hang_up: bool = False, grace_s: float = 5.0
+    ) -> None:
         self.guard_id = str(uuid.uuid4())
         control_end, self.control = os.pipe()
         status, status_end = os.pipe()
         out, out_end = os.pipe()
         launch = os.memfd_create("launch")
         path = os.fsencode(os.environ["PATH"])
-        os.write(launch, pack_launch([os.fsencode(word) for word in argv], b"/", {b"PATH": path}))
+        os.write(launch, pack_launch([os.fsencode(word) for word in argv], os.fsencode(cwd), {b"PATH": path}))
         os.lseek(launch, 0, os.SEEK_SET)
         os.write(self.control, orders)
         if hang_up:
@@ -196,6 +199,27 @@ def test_a_failed_exec_is_one_line() -> None:
     with Guarded("/no/such/agent") as guard:
         assert guard.hear() == SpawnFailed(2, "exec")
         assert guard.status.read() == b""
+
+
+def test_an_agent_works_in_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "caf\udce9 b"
+    folder.mkdir(parents=True)
+    with Guarded("pwd", "-P", cwd=str(folder)) as guard:
+        assert guard.output.read() == os.fsencode(folder) + b"\n"
+
+
+@pytest.mark.parametrize("way", ["{tmp}/link", "{tmp}/link/sub", "{tmp}/file/..", "{tmp}/real/none"])
+def test_no_link_is_followed_on_the_way_to_the_folder(tmp_path: Path, ran: Path, way: str) -> None:
+    (tmp_path / "real" / "sub").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "file").touch()
+    with Guarded("touch", str(ran), cwd=way.replace("{tmp}", str(tmp_path))) as guard:
+        refused = guard.hear()
+        assert isinstance(refused, SpawnFailed)
+        assert refused.stage == "cwd"
+        assert errno.errorcode[refused.errno] in {"ENOTDIR", "ELOOP", "ENOENT"}
+        assert guard.status.read() == b""
+    assert not ran.exists()
 
 
 def test_end_of_output_is_seen_while_agent_and_guard_live() -> None:

@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import RunPausing, WarningRaised
-from cody.errors import StreamTrimmed
+from cody.errors import StoreUnavailable, StreamTrimmed
 from cody.store import events, keys, runs
+from cody.store.clients import connect
 from harness.journal import MEMORY_BYTES, Journal, JournalBroken, StoreCorrupt
 from harness.service import RunService
 from harness.spool import Spool
+from harness.tail_pages import Batch
 from tests.harness.test_journal import journal_of, note, owned
 from tests.harness.test_run_control import marked
 
@@ -62,6 +65,101 @@ async def test_one_corrupt_record_does_not_hide_the_runs_that_wait(redis: Redis)
         assert [run.run_id for run in await runs.unowned(redis)] == [ids[2]]
     finally:
         await redis.delete(keys.meta(ids[1]))
+
+
+async def test_a_run_whose_control_key_was_harmed_is_let_go_of_and_no_other(
+    workspace: Any, service: RunService, redis: Redis, eventually: Eventually
+) -> None:
+    code = "print('x', flush=True); time.sleep(600)"
+    harmed, well = [(await service.start(workspace.request(code))).run_id for _ in range(2)]
+    await eventually(lambda: marked(harmed) and marked(well))
+    key = keys.control(harmed)
+    await redis.delete(key)
+    await redis.rpush(key, "not a stream")
+    try:
+        # One read waits for the messages of both runs.
+        assert (await service.control(well, "pause", None)).status == "pausing"
+        assert (await service.control(well, "cancel", None)).status == "cancelling"
+
+        async def has_ended() -> bool:
+            return (await service.records.snapshot(well)).status == "cancelled"
+
+        await eventually(has_ended)
+        await eventually(lambda: not marked(harmed))
+
+        async def is_told() -> bool:
+            return any(key in reason for reason in (await service.readiness()).degraded)
+
+        await eventually(is_told)
+        with pytest.raises(StoreUnavailable):
+            await service.control(harmed, "cancel", None)
+        # A refused message changes nothing.
+        assert await redis.hget(keys.meta(harmed), "status") == b"running"
+    finally:
+        await redis.delete(key)
+    await eventually(lambda: marked(harmed), "the run is taken up again")
+    await service.control(harmed, "cancel", None)
+
+    async def is_cancelled() -> bool:
+        return (await service.records.snapshot(harmed)).status == "cancelled"
+
+    await eventually(is_cancelled)
+
+
+async def test_a_defect_in_one_reader_does_not_silence_all_others(
+    workspace: Any, start: Any, service: RunService, eventually: Eventually
+) -> None:
+    run = await start(
+        workspace.request("print(TURN, flush=True)\nwhile not Path(f'go{TURN}').exists(): time.sleep(0.01)")
+    )
+    await run.until("subprocess_output")
+    parts = service._parts
+    assert parts is not None
+    broken: list[int] = []
+
+    def take(batch: Batch) -> int:
+        broken.append(len(batch.frames))
+        if len(broken) == 1:
+            raise RuntimeError("a reader's own fault")
+        return 0
+
+    faulty = parts.tails.follow(run.run_id, await parts.tails.open(run.run_id, "$"))
+    reading = asyncio.create_task(faulty.next(take))
+    try:
+        await eventually(lambda: any(tail._live for tail in parts.tails._tails.values()))
+        (workspace.path / "go1").touch()
+        await run.until(lambda seen: any(event.get("text") == "2" for event in seen))
+        assert broken
+    finally:
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        faulty.close()
+    await service.control(run.run_id, "cancel", None)
+    assert (await run.end()).status == "cancelled"
+
+
+async def test_what_redis_can_not_answer_is_not_lost(redis: Redis, valkey_url: str) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(3)]
+    for run_id in ids:
+        await runs.create(redis, run_id, epic_id="e", config=RunConfig(working_dir="/r"), now_ms=1)
+    await redis.delete(keys.events(ids[1]))
+    await redis.rpush(keys.events(ids[1]), "not a stream")
+    try:
+        assert [one is None for one in await events.newest_ids(redis, ids)] == [False, True, False]
+    finally:
+        await redis.delete(keys.events(ids[1]))
+    # A user who may not read one of the keys.
+    name = f"reader-{uuid.uuid4()}"
+    await redis.execute_command("ACL", "SETUSER", name, "on", "nopass", "+@all", "~" + keys.events(ids[0]))
+    limited = connect(valkey_url)
+    try:
+        pool = limited.connection_pool
+        pool.connection_kwargs.update(username=name, password="any")
+        with pytest.raises(ResponseError, match="permission"):
+            await events.newest_ids(limited, ids)
+    finally:
+        await limited.aclose()
+        await redis.execute_command("ACL", "DELUSER", name)
 
 
 @pytest.mark.parametrize(("field", "value"), [("workerStatus", "odd"), ("stats.turns", "x"), ("currentTurn", "-")])

@@ -17,6 +17,7 @@ from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import Custom, RunStarted, SubprocessOutput, WarningRaised
 from cody.errors import Fenced, SequenceGap
 from cody.store import events, keys, leases, runs
+from cody.store.archive_source import ArchiveSource
 from cody.store.clients import connect
 from cody.store.embedded import EmbeddedServer
 from cody.store.leases import Claim
@@ -223,6 +224,59 @@ async def test_large_events_are_fewer_in_redis(redis: Redis, tmp_path: Path) -> 
     assert KEPT_EVENTS <= kept < KEPT_EVENTS + 400
     (last,) = await redis.xrevrange(keys.events(run_id), count=1)
     assert last[1][b"seq"] == b"4001"
+
+
+async def left_out(redis: Redis, run_id: str) -> int:
+    """How many events the run's warnings say were left out for the archive's sake."""
+    counts = [0]
+    cursor = "0-0"
+    while batch := await events.after(redis, run_id, cursor):
+        cursor = batch[-1].id
+        said = [json.loads(frame.data) for frame in batch]
+        counts += [int(one["message"].split()[0]) for one in said if one.get("code") == "events_dropped"]
+    return sum(counts)
+
+
+async def test_what_an_archive_far_behind_can_do_without_is_left_out_and_counted(redis: Redis, tmp_path: Path) -> None:
+    run_id, fence = await owned(redis)
+    source = ArchiveSource(redis)
+    await source.tell_archived(run_id, 1)
+    async with journal_of(redis, run_id, fence, tmp_path) as journal:
+        journal._bound = StreamBound(stream_bytes=1)  # 1,000 events
+        for number in range(10_000):
+            journal.emit(Custom(name="x.y", data={}))
+            if number % 50 == 0:
+                journal.emit(note(number))
+        await journal.flush()
+        # Nothing that the archive lacks was trimmed.
+        assert await seqs(redis, run_id) == list(range(1, journal.last_seq + 1))
+        assert await numbers(redis, run_id) == list(range(0, 10_000, 50))
+        told = await left_out(redis, run_id)
+        assert 10_000 - told == journal.last_seq - 200 - 2  # the first event of the run and the warning
+        assert 0 < told < 8_000
+        # It comes closer: nothing is left out any more, and nothing is told twice.
+        await source.tell_archived(run_id, journal.last_seq)
+        await journal.flush()
+        for _ in range(100):
+            journal.emit(Custom(name="x.y", data={}))
+        before = journal.last_seq
+        await journal.flush()
+        assert journal.last_seq == before + 100
+
+
+async def test_what_was_left_out_is_told_before_the_end(redis: Redis, tmp_path: Path) -> None:
+    run_id, fence = await owned(redis)
+    await ArchiveSource(redis).tell_archived(run_id, 1)
+    async with journal_of(redis, run_id, fence, tmp_path) as journal:
+        journal._bound = StreamBound(stream_bytes=1)
+        for _ in range(5_000):
+            journal.emit(Custom(name="x.y", data={}))
+        assert not await journal.transition("paused", "running", [note(0)])
+        assert await left_out(redis, run_id) == 0  # refused, and the warning with it
+        assert await journal.transition("queued", "running", [note(1)])
+        told = await left_out(redis, run_id)
+        assert 5_000 - told == journal.last_seq - 3
+        assert told > 2_000
 
 
 async def test_memory_is_bounded_whatever_waits(tmp_path: Path, valkey_url: str, redis: Redis) -> None:

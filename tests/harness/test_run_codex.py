@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from harness.replay.codex_home import write_codex_home
 from harness.replay.scenario_file import load_scenario
 from harness.replay.server import ReplayServer
 from harness.service import RunService
-from tests.harness.conftest import serving
+from tests.harness.conftest import Watched, serving
+from tests.harness.test_dispatch import ended, host, ready, watched
 from tests.harness.test_run_control import marked
 
 Request = Callable[..., Any]
@@ -77,6 +79,86 @@ async def test_a_resumed_conversation_goes_on_and_its_cumulative_usage_is_subtra
     assert sum(usages) == end.stats.input_tokens
     # The second turn of a thread reports the sum of both; only its own part is counted.
     assert all(usage > 0 for usage in usages)
+
+
+CUT_OFF = """
+name: cut_off
+turns:
+  - thread: fresh
+    responses:
+      - items:
+          - type: function_call
+            name: exec_command
+            arguments: {cmd: sleep 600, yield_time_ms: 600000}
+  - thread: resumed
+    responses:
+      - items:
+          - type: message
+            text: Done in the same conversation.
+"""
+KEY = "one key for all hosts of this test"
+
+
+async def test_a_turn_whose_worker_was_killed_is_made_again_in_its_conversation(
+    codex: Request, settings: Settings, redis: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "cut_off.yaml").write_text(CUT_OFF)
+    request = await codex(str(tmp_path / "cut_off.yaml"), session="resume", maxTurns=1)
+    hosts: list[subprocess.Popen[bytes]] = []
+    try:
+        async with serving(settings.model_copy(update={"concurrency": 0, "secret_key": KEY})) as front:
+            hosts.append(host(settings, tmp_path / "one", CODY_SECRET_KEY=KEY))
+            await ready(hosts[0])
+            run = await watched(front, request)
+            await run.until("turn_item")
+            hosts[0].kill()
+            hosts.append(host(settings, tmp_path / "two", CODY_SECRET_KEY=KEY))
+            await ready(hosts[1])
+            end = await run.end(60)
+            first, second = (await front.records.turns(run.run_id)).turns
+    finally:
+        for process in hosts:
+            process.terminate()
+            ended(process)
+    assert (end.status, end.completion.source, end.fence) == ("completed", "max_turns", 2), end.error
+    assert (first.status, second.status) == ("interrupted", "completed")
+    (conversation,) = (tmp_path / "codex-home-1" / "sessions").rglob("*.jsonl")
+    told = run.of("turn_started")[1]["threadId"]
+    assert told == second.thread_id
+    assert told in conversation.name
+
+
+MUTE = """#!/bin/sh
+[ "$1" = --version ] && echo codex-cli 0.169.0 && exit
+echo '{"type":"thread.started","thread_id":"01a1fcfe-c98c-7e10-9a6e-2cbd0bc105c9"}'
+echo '{"type":"turn.started"}'
+[ "$CODY_TURN" = 1 ] && exec sleep 600
+echo '{"type":"turn.completed","usage":{}}'
+"""
+
+
+async def test_a_turn_that_is_cut_off_before_it_did_anything_begins_a_new_conversation(
+    workspace: Any, settings: Settings, redis: Any, tmp_path: Path, eventually: Any
+) -> None:
+    """Killed so early, codex has kept nothing, and to go on in that conversation would fail the run."""
+    mute = tmp_path / "codex"
+    mute.write_text(MUTE)
+    mute.chmod(0o755)
+    settings = settings.model_copy(update={"codex_bin": str(mute)})
+    config = {"workingDir": str(workspace.path), "loopDelaySec": 0, "session": "resume", "maxTurns": 1}
+    request = StartRunRequest.model_validate({"epicId": "current-epic", "config": config})
+    async with serving(settings) as first:
+        run = await watched(first, request)
+        await run.until("turn_started")
+        output = await first.output_file(run.run_id, 1)
+        await eventually(lambda: b"turn.started" in output.read_bytes())
+        await first.shutdown()
+        await run.close()
+    async with serving(settings) as second:
+        again = Watched(second, run.run_id)
+        again.listen()
+        assert (await again.end()).status == "completed"
+    assert [event.get("threadId") for event in again.of("turn_started")] == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,30 @@ async def test_a_shutdown_mid_turn_leaves_the_run_to_be_taken_up_again(
     assert [event["reason"] for event in again.of("turn_interrupted")] == ["shutdown"]
 
 
+async def test_a_turn_that_is_made_again_is_the_same_turn_to_the_agent(
+    workspace: Any, settings: Settings, redis: Redis
+) -> None:
+    code = """
+        (EPIC / f"prompt-{TURN}.txt").write_text(PROMPT)
+        print("started", flush=True)
+        if TURN == 1: time.sleep(983)
+    """
+    async with serving(settings) as first:
+        run = Watched(first, (await first.start(workspace.request(code, maxTurns=2))).run_id)
+        run.listen()
+        await run.until("subprocess_output")
+        await first.shutdown()
+        await run.close()
+    async with serving(settings) as second:
+        again = Watched(second, run.run_id)
+        again.listen()
+        end = await again.end()
+    assert (end.stats.turns, end.current_turn) == (2, 3)
+    prompts = [(workspace.epic / f"prompt-{turn}.txt").read_text() for turn in (1, 2, 3)]
+    told = [prompt.rpartition("This is ")[2].partition(" of run")[0] for prompt in prompts]
+    assert told == ["turn 1 of at most 2", "turn 1 of at most 2", "turn 2 of at most 2"]
+
+
 async def test_a_shutdown_can_be_told_to_cancel(workspace: Any, settings: Settings, redis: Redis) -> None:
     async with serving(settings.model_copy(update={"on_shutdown": "cancel"})) as service:
         run_id = (await service.start(workspace.request("print('x', flush=True); time.sleep(984)"))).run_id

@@ -61,3 +61,22 @@ async def test_a_run_that_could_not_be_worked_on_is_kept_too(
 
             await eventually(failed)
     assert await redis.ttl(keys.events(run_id)) == -1
+
+
+async def test_a_repeated_request_is_answered_by_the_archive_when_redis_has_let_go_of_its_run(
+    settings: Settings, redis: Redis, tmp_path: Path, eventually: Eventually
+) -> None:
+    async with RunService.open(settings) as service:
+        folder = tmp_path / "repo"
+        (folder / ".cody-harness" / "current-epic").mkdir(parents=True)
+        config = {"workingDir": str(folder), "agent": "command", "command": [sys.executable, "-c", ""], "maxTurns": 1}
+        asked = StartRunRequest.model_validate({"epicId": "current-epic", "config": config})
+        run_id = (await service.start(asked, idempotency_key="k")).run_id
+
+        async def is_archived() -> bool:
+            return await redis.ttl(keys.meta(run_id)) > 0
+
+        await eventually(is_archived)
+        await redis.delete(*keys.of_run(run_id))
+        again = await service.start(asked, idempotency_key="k")
+        assert (again.run_id, again.meta.status) == (run_id, "completed")

@@ -144,6 +144,7 @@ def test_a_response_comes_back_as_it_was(response: Response) -> None:
         ({"event_id": "seven"}, "event_id"),
         ({"timestamp": "now"}, "timestamp"),
         ({"timestamp": -1}, "timestamp"),
+        ({"timestamp": 253_402_300_800_000}, "timestamp"),
         ({"timestamp": 1.5}, "timestamp"),
         ({"trace_context": {"traceparent": "nonsense"}}, "traceparent"),
         ({"run_id": None}, "run_id"),

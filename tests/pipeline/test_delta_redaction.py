@@ -90,6 +90,16 @@ def test_a_delta_of_nothing_but_a_beginning_is_not_told_yet() -> None:
     assert text_of(told) == "[redacted:KEY]!"
 
 
+def test_a_secret_that_may_become_a_longer_one_waits_for_the_next_delta() -> None:
+    cleaning = DeltaRedactor(Redactor([Secret("A", "abcdefgh"), Secret("B", "abcdefghijkl")]))
+    pieces = [ItemDelta(item_id="i", delta_content=piece) for piece in ("abcdefgh", "ijkl", " abcdefgh")]
+    told = [
+        one for payload in (ItemStart(item_id="i", item_type="message"), *pieces) for one in cleaning.clean(payload)
+    ]
+    told += cleaning.clean(ItemDone(item_id="i", final_item=Message(id="i", content="")))
+    assert text_of(told) == "[redacted:B] [redacted:A]"
+
+
 @pytest.mark.parametrize(
     "end",
     [

@@ -12,8 +12,15 @@ import pytest
 from redis.asyncio import Redis
 
 from cody.contracts.responses import Message
-from cody.contracts.stream_events import Heartbeat, ItemDelta, ItemStart, read_stream_event, stream_event_json
-from cody.errors import NotFound
+from cody.contracts.stream_events import (
+    Heartbeat,
+    ItemDelta,
+    ItemStart,
+    Payload,
+    read_stream_event,
+    stream_event_json,
+)
+from cody.errors import Conflict, NotFound
 from cody.pipeline.archive import Archive
 from cody.pipeline.publisher import Publication, Publisher
 from cody.pipeline.reducer import fold
@@ -188,18 +195,22 @@ async def test_a_response_that_never_began_is_parked_and_forgotten(
 async def test_a_dead_letter_is_retried_or_dropped(
     redis: Redis, archive: Archive, projector: ResponseProjector
 ) -> None:
-    publication = Publisher(ResponseEvents(redis)).begin(opening())
-    publication.say(ItemDelta(item_id="m", delta_content="late"), ItemDelta(item_id="n", delta_content="never"))
-    await publication.written()
-    assert await projector.project(publication.response_id)
+    start = opening()
+    response_id = start.response_id
+    key = keys.response_events(response_id)
+    early = (ItemDelta(item_id="m", delta_content="late"), ItemDelta(item_id="n", delta_content="never"))
+    payloads: list[Payload] = [start, *early]
+    for number, payload in enumerate(payloads):
+        await redis.xadd(key, {"event": stream_event_json(event_of(payload, number, response_id))})
+    assert await projector.project(response_id)
     never, late = await list_letters(redis)
-    publication.say(ItemStart(item_id="m", item_type="message"))
-    await publication.written()
+    begun = event_of(ItemStart(item_id="m", item_type="message"), 3, response_id)
+    await redis.xadd(key, {"event": stream_event_json(begun)})
     await retry_letter(redis, late.id)
     await drop_letter(redis, never.id)
-    assert await projector.project(publication.response_id)
+    assert await projector.project(response_id)
     assert await list_letters(redis) == []
-    found = await persisted(archive, publication.response_id)
+    found = await persisted(archive, response_id)
     assert found is not None
     assert found.output_items == (Message(id="m", content="late"),)
     with pytest.raises(NotFound):
@@ -208,12 +219,52 @@ async def test_a_dead_letter_is_retried_or_dropped(
         await drop_letter(redis, never.id)
 
 
+async def test_no_letter_is_retried_while_its_response_goes_on(
+    redis: Redis, archive: Archive, projector: ResponseProjector
+) -> None:
+    publication = Publisher(ResponseEvents(redis)).begin(opening())
+    publication.say(ItemDelta(item_id="m", delta_content="too early"))
+    await publication.written()
+    assert await projector.project(publication.response_id)
+    [letter] = await list_letters(redis)
+    with pytest.raises(Conflict, match="goes on"):
+        await retry_letter(redis, letter.id)
+    assert await list_letters(redis) == [letter]
+    # Its number would have been taken: the publisher's own next event would be a repeated one.
+    publication.say(ItemStart(item_id="m", item_type="message"))
+    await publication.written()
+    publication.say(ItemDelta(item_id="m", delta_content="in time"), done(publication.response_id))
+    await publication.written()
+    assert await projector.project(publication.response_id)
+    found = await persisted(archive, publication.response_id)
+    assert found is not None
+    assert (found.status, found.output_items) == ("complete", (Message(id="m", content="in time"),))
+    await retry_letter(redis, letter.id)
+
+
+async def test_no_letter_is_retried_into_a_stream_that_is_gone(
+    redis: Redis, archive: Archive, projector: ResponseProjector
+) -> None:
+    publication = Publisher(ResponseEvents(redis)).begin(opening())
+    publication.say(ItemDelta(item_id="m", delta_content="too early"), done(publication.response_id))
+    await publication.written()
+    assert await projector.project(publication.response_id)
+    [letter] = await list_letters(redis)
+    key = keys.response_events(publication.response_id)
+    await redis.delete(key)
+    with pytest.raises(Conflict, match="no more"):
+        await retry_letter(redis, letter.id)
+    assert await list_letters(redis) == [letter]
+    assert await redis.exists(key) == 0
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_a_projector_killed_between_commit_and_ack_changes_nothing_twice(
+async def test_a_projector_killed_between_commit_and_ack_changes_nothing_twice_and_loses_no_letter(
     valkey_url: str, redis: Redis, archive: Archive, database_url: str, tmp_path: Path, eventually: Wait
 ) -> None:
     publication = Publisher(ResponseEvents(redis)).begin(opening())
     publication.say(ItemStart(item_id="m", item_type="message"), ItemDelta(item_id="m", delta_content="once"))
+    publication.say(ItemDelta(item_id="nobody", delta_content="x"))
     await publication.written()
     program = [sys.executable, "-m", "tests.pipeline.response_projector_process"]
     command = [*program, valkey_url, database_url, str(tmp_path)]
@@ -222,17 +273,18 @@ async def test_a_projector_killed_between_commit_and_ack_changes_nothing_twice(
         assert "committed\n" in process.stdout, "it ended before it wrote the row"
         process.kill()
     groups = await redis.xinfo_groups(keys.response_events(publication.response_id))
-    assert groups[0]["pending"] == 3, "nothing was acknowledged"
+    assert groups[0]["pending"] == 4, "nothing was acknowledged"
+    assert await list_letters(redis) == []
     found = await persisted(archive, publication.response_id)
     assert found is not None
     assert found.output_items == (Message(id="m", content="once"),)
     publication.say(done(publication.response_id))
     async with response_projector(valkey_url, redis, archive, pace=SLOW_CLAIM) as heir, projecting(heir):
-        await eventually(lambda: is_terminal(archive, publication.response_id))
+        await eventually(lambda: list_letters(redis))
     found = await persisted(archive, publication.response_id)
     assert found is not None
-    assert found.output_items == (Message(id="m", content="once"),)
-    assert await list_letters(redis) == []
+    assert (found.status, found.output_items) == ("complete", (Message(id="m", content="once"),))
+    assert [(one.entry_id, one.code) for one in await list_letters(redis)] == [("4-0", "unknown_item")]
 
 
 async def test_a_frozen_projector_that_comes_back_writes_nothing(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from redis.asyncio import Redis
 
 from cody.contracts.stream_events import Heartbeat, StreamEvent, read_stream_event
 from cody.pipeline import publisher as publishing
-from cody.pipeline.publisher import MAX_WAITING_BYTES, PUBLISHER_LOST, Publisher, Reaper
+from cody.pipeline.publisher import MAX_WAITING_BYTES, PUBLISHER_LOST, Publication, Publisher, Reaper
 from cody.redaction import Redactor, Secret
 from cody.store import keys
 from cody.store.clients import connect
@@ -192,6 +193,34 @@ async def test_an_answer_without_a_publisher_is_ended(redis: Redis) -> None:
     await orphan.written()
     assert orphan.taken_away.is_set()
     assert (await events(redis, orphan.response_id))[-1] == last
+
+
+class AbortedMeanwhile(ResponseEvents):
+    """The store of a publication that is taken away while its events are on their way."""
+
+    publication: Publication | None = None
+
+    async def publish(self, *args: Any, **options: Any) -> Published:
+        answer = await super().publish(*args, **options)
+        if self.publication is not None:
+            self.publication.take_away("aborted by the user")
+        return answer
+
+
+async def test_an_answer_may_be_taken_away_while_it_is_written(redis: Redis) -> None:
+    store = AbortedMeanwhile(redis)
+    publisher = Publisher(store)
+    publication = publisher.begin(opening())
+    await publication.written()
+    store.publication = publication
+    publication.say(*message("on its way"))
+    await publication.written()
+    assert publication.taken_away.is_set()
+    assert publisher.count == 0
+    publication.say(*message("too late"))
+    await publication.written()
+    assert len(await events(redis, publication.response_id)) == 6
+    await store.end(publication.response_id, b"{}", only_if_abandoned=False)
 
 
 async def test_a_lease_that_ran_out_while_redis_was_away_is_taken_again(redis: Redis) -> None:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+from pathlib import Path
 
 from redis.asyncio import Redis
 
+from cody.contracts.run_events import Custom, RunCompleted
 from cody.contracts.wire import utc_text
 from cody.pipeline.archive import Archive, EventRow, RunBatch
 from cody.pipeline.run_projector import BATCH_BYTES, Pace, RunProjector
 from cody.store import control, keys, runs
 from cody.store.archive_news import GROUP, ArchiveNews, Lag
+from harness.journal import Journal
+from harness.spool import Spool
+from harness.stream_bound import StreamBound
 from tests.conftest import Wait
 from tests.pipeline.live_runs import (
     all_frames,
@@ -114,6 +120,18 @@ async def test_lost_news_are_found_by_the_sweep(redis: Redis, archive: Archive, 
         await assert_equal(redis, archive, run.run_id)
 
 
+async def test_the_sweep_takes_runs_that_redis_let_go_of_out_of_the_index(
+    redis: Redis, archive: Archive, projecting: RunProjector
+) -> None:
+    gone, kept = await live_run(redis), await live_run(redis)
+    await gone.complete()
+    await until_still(projecting)
+    await redis.delete(*keys.of_run(gone.run_id))
+    assert await projecting.sweep() == 0
+    assert await redis.zrange(keys.INDEX, 0, -1) == [kept.run_id.encode()]
+    assert (await archive.snapshot(gone.run_id)).status == "completed"
+
+
 async def test_a_projector_sweeps_when_it_starts(
     redis: Redis, archive: Archive, projecting: RunProjector, eventually: Wait
 ) -> None:
@@ -207,6 +225,36 @@ async def test_a_long_backlog_does_not_hold_up_the_others(
     while not await projecting.project(long.run_id):
         pass
     await assert_equal(redis, archive, long.run_id)
+
+
+async def test_a_flood_is_archived_whole_but_for_what_was_left_out_and_counted(
+    redis: Redis, archive: Archive, projecting: RunProjector, tmp_path: Path
+) -> None:
+    await projecting.sweep()  # it is known that somebody archives
+    async with running(projecting):
+        run = await live_run(redis)
+        spool = Spool(tmp_path / "spool")
+        journal = Journal(redis, run.run_id, fence=run.fence, last_seq=run.last_seq, spool=spool)
+        journal._bound = StreamBound(stream_bytes=1)  # 1,000 events: a projector reads no more than 500 of them at once
+        try:
+            for number in range(20_000):
+                journal.emit(Custom(name="x.y", data={"number": number}))
+                if number % 500 == 0:
+                    await asyncio.sleep(0)
+            await journal.flush()
+            assert await journal.transition("queued", "completed", [RunCompleted(source="stop_file")], end_ttl_s=0)
+        finally:
+            await journal.close()
+    await until_still(projecting)
+    assert await projecting.halted() == []
+    assert (await archive.snapshot(run.run_id)).status == "completed"
+    found = [json.loads(frame.data) for frame in await all_frames(archive, run.run_id)]
+    assert [one["seq"] for one in found] == list(range(1, len(found) + 1))
+    kept = [one["number"] for one in (event["data"] for event in found if event["type"] == "custom")]
+    told = [int(one["message"].split()[0]) for one in found if one["type"] == "warning"]
+    assert kept == sorted(set(kept))
+    assert len(kept) + sum(told) == 20_000
+    assert await redis.ttl(keys.meta(run.run_id)) > 0
 
 
 async def test_batches_of_large_events_are_small(redis: Redis, archive: Archive, projecting: RunProjector) -> None:

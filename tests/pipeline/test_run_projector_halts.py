@@ -65,6 +65,15 @@ async def put_another_type(redis: Redis, run_id: str) -> None:
     await redis.set(keys.events(run_id), "text", ex=60)
 
 
+async def put_another_type_for_the_meta(redis: Redis, run_id: str) -> None:
+    await redis.delete(keys.meta(run_id))
+    await redis.rpush(keys.meta(run_id), "not a hash")
+
+
+async def take_the_status(redis: Redis, run_id: str) -> None:
+    await redis.hdel(keys.meta(run_id), "status")
+
+
 async def forget_the_run(redis: Redis, run_id: str) -> None:
     await redis.delete(*keys.of_run(run_id))
 
@@ -79,6 +88,8 @@ HARMS: dict[Harm, str] = {
     corrupt_a_turn: "a turn record of the run can't be read",
     put_a_huge_number: "the database refuses it",
     put_another_type: "holds something that is not Cody's",
+    put_another_type_for_the_meta: "holds something that is not Cody's",
+    take_the_status: "meta in Redis can't be read",
     forget_the_run: "Redis lost the run: the archive ends at event 2",
 }
 
@@ -107,6 +118,21 @@ async def test_what_can_not_be_archived_halts_that_run_and_no_other(
     assert await halted_reasons(projecting) == reasons
     assert await all_frames(archive, harmed.run_id) == frames
     await redis.delete(*keys.of_run(harmed.run_id))
+
+
+async def test_meta_of_another_type_does_not_stop_the_sweep(
+    redis: Redis, archive: Archive, projecting: RunProjector
+) -> None:
+    harmed, well = await live_run(redis), await live_run(redis)
+    await put_another_type_for_the_meta(redis, harmed.run_id)
+    await redis.delete(keys.ARCHIVE_NEWS)
+    try:
+        assert await projecting.sweep() == 2
+        assert list(await halted_reasons(projecting)) == [harmed.run_id]
+        await assert_equal(redis, archive, well.run_id)
+        assert await projecting.sweep() == 0
+    finally:
+        await redis.delete(*keys.of_run(harmed.run_id))
 
 
 async def test_a_run_that_was_never_archived_and_can_not_be_is_shown_as_halted(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import aclosing
 
 import pytest
 
-from cody.contracts.responses import FunctionCall, FunctionCallOutput, Response, Usage
+from cody.contracts.responses import FunctionCall, FunctionCallOutput, Message, Response, Usage
 from cody.contracts.stream_events import Payload
 from cody.pipeline.model_request import Tool
 from cody.pipeline.providers.registry import open_provider
 from cody.pipeline.providers.tool_loop import ToolResult, stream_with_tools
 from tests.pipeline.answering import reduced, types
 from tests.pipeline.asking import ADD, KEY, request
-from tests.pipeline.wire_server import WireServer, http_error, sse
+from tests.pipeline.wire_server import Reply, WireServer, http_error, sse
 
 CALLS = {"openai": ("function_call", "after_function_call"), "anthropic": ("tool_use", "after_tool_use")}
 
@@ -60,6 +61,27 @@ async def test_a_call_its_output_and_the_message(provider_id: str, tokens: tuple
     assert call.call_id in sent
     assert '"42"' in sent
     assert "2 + 40?" in sent
+
+
+def with_one_id(reply: Reply) -> Reply:
+    """The reply of a server that calls the first item of each answer the same."""
+    return Reply(re.sub(rb'"(id|item_id)":\s*"(fc|msg)_[^"]*"', rb'"\1":"item_0"', reply.body))
+
+
+async def test_items_of_several_answers_with_one_id_are_told_apart() -> None:
+    replies = [with_one_id(sse("openai", name)) for name in ("function_call", "function_call", "after_function_call")]
+    assert all(reply.body.count(b'"item_0"') > 3 for reply in replies)
+    async with WireServer(*replies) as wire:
+        response = await answered("openai", wire, Adding())
+    assert types(response) == [*["function_call", "function_call_output"] * 2, "message"]
+    assert [item.id for item in response.output_items if item.type != "function_call_output"] == [
+        "item_0",
+        "item_0_2",
+        "item_0_3",
+    ]
+    message = response.output_items[-1]
+    assert isinstance(message, Message)
+    assert "42" in message.content
 
 
 async def test_calls_of_one_answer_are_all_run() -> None:

@@ -159,6 +159,25 @@ def test_the_cookie_of_another_port_or_a_second_one_is_no_session(
     assert status(f'{name}="{value}; {name}={value}') == 401
     two = [("Cookie", f"{name}={value}"), ("Cookie", f"{name}=other")]
     assert httpx2.get(f"{server.url}/api/runs", headers=two).status_code == 401
+    for first, second in ((value, "other"), ("other", value), (value, value), (value, "")):
+        assert status(f"{name}={first}; {name}={second}") == 401
+    assert status(f"{name.upper()}={value}") == 401
+    assert status(f"x={name}={value}") == 401
+
+
+@pytest.mark.parametrize(
+    "other", ['prefs={"a":1}', "flag", "path=/", "expires=x", "=", "", 'open="', "a=b,c", "b@d=1", "k=ünï", "a=b==c"]
+)
+def test_cookies_of_other_programs_on_this_machine_keep_nobody_out(
+    server: CodyServer, client: httpx2.Client, stranger: httpx2.Client, other: str
+) -> None:
+    """A browser sends the cookies of all ports of a host, and other programs' may be of any form."""
+    stranger.get(link(client))
+    (value,) = dict(stranger.cookies).values()
+    own = f"cody_session_{server.port}={value}"
+    for cookies in (f"{other}; {own}", f"{own}; {other}", f"{other};{own};{other}", f"a=b; {other}; {own} ; c=d"):
+        headers = {b"Cookie": cookies.strip().encode()}
+        assert httpx2.get(f"{server.url}/api/runs", headers=headers).status_code == 200, cookies
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from tests.server.cody_server import REPOSITORY, CodyServer, clean_environment
 Eventually = Callable[..., Awaitable[None]]
 
 OF_THE_RUN = "runCanary/7f3+Q=zz-0123456789"
+LONG = "sk-proj-" + "".join(f"canary{n * n * 7919 % 100_003:05}" for n in range(14))
+IN_A_FILE = "tomlCanary_13579!(x)"
 IN_A_URL = "urlCanary_2468024680"
 OF_THE_HOST = "hostCanary_998877665544"
 CONFIGURED = "the-configured-canary-value"
@@ -30,12 +32,18 @@ LEAK = """
 import base64, json, os, pathlib, sys, urllib.parse
 others = pathlib.Path("others.txt").read_text().split()
 url = os.environ["DATABASE_URL"]
-for secret in (os.environ["MY_API_KEY"], os.environ["OPENAI_API_KEY"], url.split(":")[2].split("@")[0], *others):
+own = [os.environ[name] for name in ("MY_API_KEY", "PGPASSWORD", "OPENAI_API_KEY")]
+for secret in (*own, url.split(":")[2].split("@")[0], *others):
     print("plain", secret, flush=True)
     print(json.dumps({"__cody_event__": {"type": "note", "data": {"deep": json.dumps({"k": secret})}}}), flush=True)
     print(json.dumps({"__cody_event__": {"type": "file_written", "path": "dir/" + secret.replace("/", "_")}}), flush=True)
     print(base64.b64encode(b"user:" + secret.encode()).decode(), urllib.parse.quote(secret, safe=""), flush=True)
     print("x" * 100, secret, file=sys.stderr, flush=True)
+    in_lines = base64.encodebytes(secret.encode()).decode()
+    print(in_lines, urllib.parse.quote(secret, safe="!'()*"), secret.replace("/", chr(92) + "/"), flush=True)
+    print(json.dumps({"__cody_event__": {"type": "note", "data": {"lines": in_lines}}}), flush=True)
+    hexadecimal = secret.encode().hex()
+    for at in range(0, len(hexadecimal), 60): print(hexadecimal[at:at + 60], flush=True)
     with open(os.environ["CODY_EPIC_DIR"] + "/codys-log.md", "a") as log: log.write("used " + secret + "\\n")
 """
 
@@ -43,7 +51,11 @@ for secret in (os.environ["MY_API_KEY"], os.environ["OPENAI_API_KEY"], url.split
 def forms(secret: str) -> list[bytes]:
     raw = secret.encode()
     shifted = [base64.b64encode(b"x" * shift + raw)[4:-4] for shift in range(3)]
-    return [raw, json.dumps(secret)[1:-1].encode(), quote(secret, safe="").encode(), raw.hex().encode(), *shifted]
+    quoted = [quote(secret, safe="").encode(), quote(secret, safe="!'()*").encode()]
+    written = [json.dumps(secret)[1:-1].encode(), secret.replace("/", "\\/").encode()]
+    in_lines = base64.encodebytes(raw).split() if len(raw) > 57 else []
+    in_lines += [raw.hex()[at : at + 60].encode() for at in range(0, 2 * len(raw) - 8, 60)]
+    return [raw, *written, *quoted, raw.hex().encode(), *shifted, *in_lines]
 
 
 def assert_clean(sinks: Mapping[str, bytes], *secrets: str) -> None:
@@ -64,17 +76,20 @@ def files_of(server: CodyServer) -> dict[str, bytes]:
 
 
 async def test_no_answer_and_no_file_of_the_server_has_a_secret(
-    launched: Launch, workspace: Path, eventually: Eventually
+    launched: Launch, folder: Path, workspace: Path, eventually: Eventually
 ) -> None:
+    folder.joinpath("state").mkdir(mode=0o700)
+    folder.joinpath("state", "cody.toml").write_text(f'openai_base_url = "https://user:{IN_A_FILE}@127.0.0.1:9/v1"\n')
     server = launched(
         CODY_TOKEN=TOKEN,
         OPENAI_API_KEY=OF_THE_HOST,
         CODY_REDACT=CONFIGURED,
         CODY_LOG_LEVEL="debug",
     )
-    (workspace / "others.txt").write_text(f"{CONFIGURED} {TOKEN}")
+    (workspace / "others.txt").write_text(f"{CONFIGURED} {TOKEN} {IN_A_FILE}")
     url = f"postgresql://app:{IN_A_URL}@db.example/app"
-    body = start_body(workspace, LEAK, env={"MY_API_KEY": OF_THE_RUN, "DATABASE_URL": url, "PLAIN": "shown-as-it-is"})
+    env = {"MY_API_KEY": OF_THE_RUN, "PGPASSWORD": LONG, "DATABASE_URL": url, "PLAIN": "shown-as-it-is"}
+    body = start_body(workspace, LEAK, env=env)
     headers = {"Authorization": f"Bearer {TOKEN}"}
     answers: dict[str, bytes] = {}
     with httpx2.Client(base_url=server.url, headers=headers, timeout=60) as client:
@@ -101,15 +116,17 @@ async def test_no_answer_and_no_file_of_the_server_has_a_secret(
     assert server.end() == 0
     assert shown == {
         "MY_API_KEY": "[redacted:MY_API_KEY]",
+        "PGPASSWORD": "[redacted:PGPASSWORD]",
         "DATABASE_URL": "[redacted:DATABASE_URL]",
         "PLAIN": "shown-as-it-is",
     }
     output = answers[f"{run}/turns/1/output"]
     assert b"plain [redacted:MY_API_KEY]" in output
-    for secret_name in ("OPENAI_API_KEY", "CODY_REDACT", "CODY_TOKEN", "DATABASE_URL"):
+    for secret_name in ("OPENAI_API_KEY", "CODY_REDACT", "CODY_TOKEN", "DATABASE_URL", "OPENAI_BASE_URL", "PGPASSWORD"):
         assert f"plain [redacted:{secret_name}]".encode() in output
     assert b"used [redacted:MY_API_KEY]" in answers[f"{run}/prompt"]
     files = {**while_it_runs, **files_of(server)}
+    del files["cody.toml"], files["cody.toml (in use)"]  # the person's own
     names = " ".join(files)
     for looked_at in (
         "audit.jsonl",
@@ -123,7 +140,7 @@ async def test_no_answer_and_no_file_of_the_server_has_a_secret(
     # What a request itself says back is its sender's; those two are the sender's own words.
     told_back = {"refused", "nothing"}
     sinks = {**{k: v for k, v in answers.items() if k not in told_back}, **files, "stderr": server.log.read_bytes()}
-    assert_clean(sinks, OF_THE_RUN, OF_THE_HOST, CONFIGURED, TOKEN, IN_A_URL, made)
+    assert_clean(sinks, OF_THE_RUN, LONG, OF_THE_HOST, CONFIGURED, TOKEN, IN_A_URL, IN_A_FILE, made)
 
 
 SPOOLED = """

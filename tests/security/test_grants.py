@@ -16,7 +16,7 @@ import pytest
 from cody.tokens import Caller, TokenStore, digest
 from server.auth import SESSION_LIFETIME_S, Sessions
 from server.grants import Credential, Grants
-from tests.security.asking import START
+from tests.security.asking import LONG_BYTES, START, long_file
 from tests.security.conftest import Launch
 from tests.server.cody_server import DEADLINE_S, CodyServer, OwnedRun
 
@@ -92,6 +92,31 @@ async def test_a_stream_ends_with_its_token_and_no_other_does(quiet: CodyServer,
         await run.add(1)
         await run.complete()
         assert (await another).endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize("what", ["output", "prompt", "export"])
+async def test_a_file_on_its_way_is_cut_off_with_its_token_and_no_other_is(
+    quiet: CodyServer, workspace: Path, eventually: Eventually, what: str
+) -> None:
+    redis = quiet.redis()
+    value, other = token(quiet, "screen"), token(quiet, "other")
+    async with (
+        contextlib.aclosing(redis),
+        caller(quiet, Authorization=f"Bearer {value}") as mine,
+        caller(quiet, Authorization=f"Bearer {other}") as theirs,
+        caller(quiet, **quiet.auth) as admin,
+    ):
+        path = await long_file(mine, redis, quiet.state_dir, workspace, eventually, what)
+        async with mine.stream("GET", path) as cut, theirs.stream("GET", path) as kept:
+            assert (cut.status_code, kept.status_code) == (200, 200)
+            await admin.delete("/api/tokens/screen")
+            with pytest.raises(httpx2.TransportError):
+                await cut.aread()
+            assert len(await kept.aread()) >= LONG_BYTES
+        assert (await mine.get(path)).status_code == 401
+    assert "Traceback" not in quiet.stderr
+    assert '"request.failed"' not in quiet.stderr
+    assert "ASGI callable" not in quiet.stderr
 
 
 async def test_a_browsers_stream_ends_with_its_session_and_with_the_token_behind_it(

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from cody.tokens import Caller, TokenStore
-from server.auth import SESSION_LIFETIME_S, Sessions
+from server.auth import SESSION_LIFETIME_S, Sessions, Unauthorized
 from server.kept_sessions import FILE, MAX_BYTES, SessionFile
 from tests.server.conftest import Launch
 
@@ -83,6 +83,26 @@ def test_a_token_that_counts_no_more_has_no_sessions(tmp_path: Path, tokens: Tok
     assert (again.find(value), again.find(other)) == (None, Caller("session:local", "control"))
 
 
+@pytest.mark.parametrize("name", ["ci", "local"])
+@pytest.mark.parametrize("change", ["rotate", "revoke", "revoke and create"])
+def test_sessions_and_links_end_at_once_when_another_process_changes_their_token(
+    tmp_path: Path, tokens: TokenStore, name: str, change: str
+) -> None:
+    sessions = server_starts(tmp_path, tokens)
+    value, link = signed_in(sessions, name), sessions.link(Caller(name, "control"))
+    assert sessions.find(value) == Caller(f"session:{name}", "control")
+    elsewhere = TokenStore(tmp_path)
+    if change == "rotate" or name == "local":
+        elsewhere.rotate(name)
+    else:
+        elsewhere.revoke(name)
+    if change == "revoke and create" and name != "local":
+        elsewhere.create(name, "control")
+    assert sessions.find(value) is None
+    with pytest.raises(Unauthorized):
+        sessions.enter(link)
+
+
 def test_another_local_token_from_the_environment_ends_those_of_the_old_one(tmp_path: Path, tokens: TokenStore) -> None:
     value = signed_in(server_starts(tmp_path, tokens), "local")
     other = TokenStore(tmp_path, override="another-token-of-32-characters-xx")
@@ -143,3 +163,16 @@ def test_a_browser_stays_signed_in_over_a_restart_of_a_real_server(launched: Lau
         assert second.end() == 0
         third = launched(port=first.port)
         assert browser.get(f"{third.url}/api/runs").status_code == 401
+
+
+def test_a_token_that_another_process_takes_back_ends_its_browsers_at_once(launched: Launch) -> None:
+    server = launched()
+    with server.client() as cli, httpx2.Client() as browser:
+        bearer = {
+            "Authorization": f"Bearer {cli.post('/api/tokens', json={'name': 'pc', 'scope': 'read'}).json()['token']}"
+        }
+        browser.get(cli.post("/api/session/link", json={}, headers=bearer).json()["url"])
+        assert browser.get(f"{server.url}/api/runs").status_code == 200
+        TokenStore(server.state_dir).revoke("pc")
+        assert browser.get(f"{server.url}/api/runs").status_code == 401
+        assert browser.get(f"{server.url}/api/runs", headers=bearer).status_code == 401

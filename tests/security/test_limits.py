@@ -21,12 +21,14 @@ from cody.tokens import TokenStore
 from harness.service import RunService
 from server.app import build_app, parts_of
 from server.connection import MAX_HEAD_BYTES, ServerConfig
+from server.grants import Grants
 from server.http import HttpServer
-from server.limits import STREAMS, Limits, TooManyRequests
+from server.limits import LONG_ANSWERS, STREAMS, Counts, Limits, TooManyRequests
 from server.listening import OPEN_FILES, allow_many_open_files, bound_socket, connections_at_most
 from server.site import Site
 from server.streams import OpenStreams
-from tests.security.asking import START
+from tests.security.asking import START, long_file
+from tests.security.conftest import make_workspace
 from tests.server.cody_server import DEADLINE_S, CodyServer, OwnedRun
 
 Eventually = Callable[..., Awaitable[None]]
@@ -69,7 +71,12 @@ def test_streams_are_counted_while_they_are_open() -> None:
 
 @asynccontextmanager
 async def hasty_server(
-    valkey_url: str, state_dir: Path, *, max_connections: int = 100, limits: Limits | None = None
+    valkey_url: str,
+    state_dir: Path,
+    *,
+    max_connections: int = 100,
+    limits: Limits | None = None,
+    answers: int = LONG_ANSWERS,
 ) -> AsyncIterator[tuple[int, str]]:
     """One that waits HASTE_S for a request, in this process: 30 s would make the tests as slow. Its port and token."""
     settings = load_settings(state_dir=state_dir, redis_url=valkey_url)
@@ -77,7 +84,9 @@ async def hasty_server(
         bound = bound_socket("127.0.0.1", 0)
         site = Site("127.0.0.1", bound.getsockname()[1])
         streams = OpenStreams(service, keepalive_s=KEEPALIVE_S)
-        parts = replace(parts_of(service, site, streams, settings), limits=limits or Limits())
+        parts = parts_of(service, site, streams, settings)
+        grants = Grants(parts.tokens, parts.sessions, answers=answers)
+        parts = replace(parts, limits=limits or Limits(), grants=grants)
         app = build_app(service, site, streams, settings, parts)
         config = ServerConfig(
             app, on_connections=lambda count: None, request_deadline_s=HASTE_S, max_connections=max_connections
@@ -137,6 +146,44 @@ async def test_a_stream_too_many_is_429_and_one_that_ended_counts_no_more(
             return await status() == 200
 
         await eventually(has_room)
+
+
+def test_what_each_caller_has_open_is_counted() -> None:
+    counts = Counts(2, "files")
+    first, second = counts.open("a"), counts.open("a")
+    with pytest.raises(TooManyRequests, match="a has 2 files open") as caught:
+        counts.open("a")
+    assert caught.value.headers == {"Retry-After": "10"}
+    counts.open("b")
+    first()
+    second()
+    counts.open("a")
+
+
+@pytest.mark.parametrize("what", ["output", "prompt", "export"])
+async def test_a_file_too_many_is_429_and_one_that_was_sent_counts_no_more(
+    valkey_url: str, redis: Redis, tmp_path: Path, eventually: Eventually, what: str
+) -> None:
+    state_dir = tmp_path / "s"
+    async with hasty_server(valkey_url, state_dir, answers=1) as (port, token):
+        base, bearer = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {token}"}
+        other = {"Authorization": f"Bearer {TokenStore(state_dir).create('other', 'read')}"}
+        async with httpx2.AsyncClient(base_url=base, headers=bearer) as http:
+            path = await long_file(http, redis, state_dir, make_workspace(tmp_path / "repo"), eventually, what)
+            async with http.stream("GET", path) as first:
+                assert first.status_code == 200
+                refused = await http.get(path)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_requests")
+                assert refused.headers["retry-after"] == "10"
+                assert (await http.get("/api/runs")).status_code == 200
+                async with http.stream("GET", path, headers=other) as theirs:
+                    assert theirs.status_code == 200
+
+            async def has_room() -> bool:
+                async with http.stream("GET", path) as answer:
+                    return answer.status_code == 200
+
+            await eventually(has_room)
 
 
 async def trickled(port: int, begin: bytes, drop: bytes) -> bytes:

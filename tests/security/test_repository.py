@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import secrets
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from tests.security.secret_scan import ALLOWED, PATTERNS, findings, scan, tracked
-from tests.server.cody_server import REPOSITORY
+from tests.server.cody_server import REPOSITORY, clean_environment
 
 
 def made_up() -> dict[str, str]:
@@ -62,15 +69,94 @@ def test_the_scan_fails_with_the_place(tmp_path: Path) -> None:
     assert done.stderr == f"{tmp_path}/leak.txt:1: looks like a GitHub token\n"
 
 
-def test_an_audit_without_a_network_is_told_and_no_failure(tmp_path: Path) -> None:
-    unreachable = ["--vulnerability-service", "osv", "--osv-url", "http://127.0.0.1:9/v1/query"]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.security.dependency_audit", *unreachable, "--cache-dir", str(tmp_path)],
+class Database(ThreadingHTTPServer):
+    """Answers as osv.dev does: of one version of one package it knows a hole."""
+
+    daemon_threads = True
+
+    def __init__(self, vulnerable: str | None, status: int = 200) -> None:
+        super().__init__(("127.0.0.1", 0), _Answering)
+        self.vulnerable = vulnerable
+        self.status = status
+        self.options = [
+            *("--vulnerability-service", "osv"),
+            *("--osv-url", f"http://127.0.0.1:{self.server_address[1]}/v1/query"),
+        ]
+
+
+class _Answering(BaseHTTPRequestHandler):
+    server: Database
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        name = asked["package"]["name"]
+        package = {"name": name, "ecosystem": "PyPI"}
+        ranges = [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "999.1"}]}]
+        affected = [{"package": package, "versions": [asked["version"]], "ranges": ranges}]
+        known = {"id": "PYSEC-2026-1", "summary": "A hole.", "affected": affected}
+        answer = json.dumps({"vulns": [known]} if name == self.server.vulnerable else {}).encode()
+        self.send_response(self.server.status)
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def database(vulnerable: str | None = None, status: int = 200) -> Iterator[Database]:
+    with Database(vulnerable, status) as made:
+        answering = threading.Thread(target=made.serve_forever, args=(0.01,))
+        answering.start()
+        try:
+            yield made
+        finally:
+            made.shutdown()
+            answering.join()
+
+
+def audited(folder: Path, *options: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """What the audit says; `path`: where Python looks for modules first."""
+    given = os.pathsep.join(map(str, [path] if path else []))
+    return subprocess.run(
+        [sys.executable, "-m", "tests.security.dependency_audit", *options, "--cache-dir", str(folder / "cache")],
         cwd=REPOSITORY,
+        env=clean_environment(PYTHONPATH=given),
         capture_output=True,
         text=True,
         check=False,
         timeout=100,
     )
+
+
+def test_an_audit_without_a_network_is_told_and_no_failure(tmp_path: Path) -> None:
+    done = audited(tmp_path, "--vulnerability-service", "osv", "--osv-url", "http://127.0.0.1:9/v1/query")
     assert done.returncode == 0
     assert "were not audited" in done.stderr
+
+
+def test_a_known_hole_is_a_failure_and_named(tmp_path: Path) -> None:
+    with database("starlette") as known:
+        done = audited(tmp_path, *known.options)
+    assert done.returncode == 1
+    assert re.fullmatch(r"starlette [0-9.]+: PYSEC-2026-1, mended in 999\.1\n", done.stderr)
+
+
+def test_an_audit_that_finds_nothing_says_nothing(tmp_path: Path) -> None:
+    with database() as known:
+        done = audited(tmp_path, *known.options)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_audit_that_could_not_be_made_is_a_failure(tmp_path: Path) -> None:
+    (tmp_path / "pip_audit.py").write_text("import a_module_that_is_missing\n")
+    missing = audited(tmp_path, path=tmp_path)
+    assert (missing.returncode, "No module named" in missing.stderr) == (2, True)
+    (tmp_path / "pip_audit.py").write_text("print('{}')\n")
+    assert audited(tmp_path, path=tmp_path).returncode == 2
+    (tmp_path / "pip_audit.py").write_text("""print('{"dependencies": [{"name": "x", "version": "1"}]}'); exit(3)\n""")
+    assert audited(tmp_path, path=tmp_path).returncode == 2
+    with database(status=400) as known:
+        assert audited(tmp_path, *known.options).returncode == 2
+        assert audited(tmp_path, *known.options, "--requirement", str(tmp_path / "none.txt")).returncode == 2

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,17 @@ from redis.asyncio import Redis
 
 from cody.cli.local_server import workspace_root
 from cody.contracts.run import StartRunRequest
+from cody.contracts.run_config import RunConfig
+from cody.errors import Forbidden
 from cody.settings import Settings, load_settings
-from harness.permission import is_inside
+from harness.agents.base import TurnRequest
+from harness.agents.codex import CodexAgent
+from harness.permission import check_allowed, is_inside, located
 from harness.regular_file import opened
+from harness.replay.codex_home import write_codex_home
+from harness.replay.scenario import Answer, CustomToolCall, FunctionCall, Message, Scenario, Turn, Usage
+from harness.replay.server import ReplayServer
+from harness.service import RunService
 from tests.harness.conftest import Watched, serving
 from tests.security.asking import START, ended_run, start_body
 from tests.security.conftest import Launch, make_workspace
@@ -225,6 +237,211 @@ os.symlink({str(target)!r}, place)
         assert not kept.is_file() or "someone else" not in kept.read_text(errors="replace")
 
 
+CODEX_THAT_SWAPS = """#!{python}
+import os, pathlib, sys
+if "--version" in sys.argv:
+    os.rename("{folder}", "{folder}.aside")
+    os.symlink("{target}", "{folder}")
+    print("codex-cli 0.163.0")
+else:
+    pathlib.Path("worked-here").touch()
+"""
+
+
+async def test_a_folder_that_becomes_a_link_while_the_agent_is_started_is_not_worked_in(
+    settings: Settings, root: Path, tmp_path: Path, redis: Redis
+) -> None:
+    """It happens when all was looked at, and the agent's options were made: its program does it when asked for its version."""
+    folder, outside, program = root / "repo", tmp_path / "outside" / "repo", tmp_path / "codex"
+    program.write_text(CODEX_THAT_SWAPS.format(python=sys.executable, folder=folder, target=outside))
+    program.chmod(0o755)
+    async with serving(settings.model_copy(update={"codex_bin": str(program)})) as service:
+        body = start_body(folder)
+        body["config"] |= {"agent": "codex", "command": None}
+        run = Watched(service, (await service.start(StartRunRequest.model_validate(body))).run_id)
+        run.listen()
+        await run.end()
+        (turn,) = (await service.records.turns(run.run_id)).turns
+    assert folder.is_symlink()
+    assert turn.error is not None
+    assert turn.error.code == "agent_start_failed"
+    assert "link" in turn.error.message
+    assert not list(tmp_path.rglob("worked-here"))
+
+
+@contextmanager
+def swapping(swap: Callable[[], None]) -> Iterator[None]:
+    """`swap` is called again and again, as fast as can be."""
+    stop = threading.Event()
+
+    def again() -> None:
+        while not stop.is_set():
+            swap()
+
+    thread = threading.Thread(target=again)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_the_folder_that_is_worked_in_is_the_one_that_was_allowed(
+    settings: Settings, root: Path, tmp_path: Path
+) -> None:
+    """A link turns in and out as fast as it can while the epic behind it is looked for."""
+    link, spare = root / "link", root / "spare"
+
+    def swap() -> None:
+        for target in (root / "repo", tmp_path / "outside" / "repo"):
+            spare.symlink_to(target)
+            os.replace(spare, link)
+
+    swap()
+    config = RunConfig(working_dir=str(link))
+    found: list[Path] = []
+    refused: list[str] = []
+    with swapping(swap):
+        while len(found) < 100 or len(refused) < 100 or len(found) + len(refused) < 2_000:
+            try:
+                found.append(located(config, "current-epic", settings).working_dir)
+            except Forbidden as error:
+                refused.append(error.message)
+    assert set(found) == {root / "repo"}
+    assert any(str(link) not in message for message in refused), "it never turned after the first look"
+
+
+@pytest.mark.parametrize("asked", ["prompt", "codys-log.md", "decision-log.md"])
+async def test_of_a_run_outside_of_its_roots_a_host_reads_nothing(
+    settings: Settings, root: Path, tmp_path: Path, redis: Redis, asked: Any
+) -> None:
+    """Two hosts with one Redis: what the run's folder is called means something else on the other one."""
+
+    async def read(host: RunService, run_id: str) -> str:
+        if asked == "prompt":
+            return (await host.prompt(run_id)).prompt
+        return (await host.epic_log(run_id, asked)).text
+
+    other = {"workspace_roots": (tmp_path / "root2",), "state_dir": tmp_path / "state2", "concurrency": 0}
+    (root / "repo" / ".cody-harness" / "decision-log.md").touch()
+    async with serving(settings) as host, serving(settings.model_copy(update=other)) as second:
+        run = Watched(host, (await host.start(request(root / "repo", "pass"))).run_id)
+        run.listen()
+        await run.end()
+        assert ("# Log" in await read(host, run.run_id)) == (asked != "decision-log.md")
+        with pytest.raises(Forbidden, match="--workspace-root"):
+            await read(second, run.run_id)
+
+
+async def test_what_a_run_said_stays_readable_where_its_sandbox_is_no_more_allowed(
+    settings: Settings, root: Path, redis: Redis
+) -> None:
+    """Only its folder decides who reads."""
+    bold = settings.model_copy(update={"allow_danger": True})
+    async with serving(bold) as host:
+        run = Watched(host, (await host.start(request(root / "repo", "pass", sandbox="danger-full-access"))).run_id)
+        run.listen()
+        await run.end()
+    async with serving(settings) as strict:
+        assert "# Log" in (await strict.epic_log(run.run_id, "codys-log.md")).text
+        assert "# Log" in (await strict.prompt(run.run_id)).prompt
+
+
+@pytest.mark.parametrize(
+    "home",
+    [
+        "{repo}/codex",
+        "{repo}",
+        "{repo}/.cody-harness/.codex",
+        "codex",
+        ".codex/../codex",
+        "{repo}/../repo/codex",
+        "{root}/in/codex",
+        "{root}/into",
+        "{repo}/out",
+        "{repo}/out/codex",
+        "{repo}/.codex",
+    ],
+)
+def test_codex_settings_that_its_agent_could_write_need_the_flag(
+    settings: Settings, root: Path, tmp_path: Path, home: str
+) -> None:
+    """`.codex` is a link here; `into` leads into the workspace, `out` leads out of it: the agent could turn it back."""
+    repo = root / "repo"
+    (root / "in").symlink_to(repo)
+    (root / "into").symlink_to(repo / "codex")
+    (repo / "out").symlink_to(tmp_path)
+    (repo / ".codex").symlink_to(tmp_path)
+    config = RunConfig(
+        working_dir=str(repo), sandbox="read-only", env={"CODEX_HOME": home.format(repo=repo, root=root)}
+    )
+    with pytest.raises(Forbidden, match=r"CODEX_HOME .* is in workingDir .*--allow-danger"):
+        check_allowed(config, settings)
+    check_allowed(config, settings.model_copy(update={"allow_danger": True}))
+    check_allowed(config.model_copy(update={"agent": "command", "command": ["true"]}), settings)
+
+
+def test_codex_settings_elsewhere_are_taken(
+    settings: Settings, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CODEX_HOME", raising=False)
+    repo = root / "repo"
+    for env in (
+        {"CODEX_HOME": f"{root}/codex"},
+        {"CODEX_HOME": f"{repo}2"},
+        {"CODEX_HOME": f"{repo}/.codex"},
+        {"CODEX_HOME": ""},
+        {"HOME": str(repo)},
+        {},
+    ):
+        check_allowed(RunConfig(working_dir=str(repo), env=env), settings)
+    with pytest.raises(Forbidden, match="CODEX_HOME"):
+        check_allowed(RunConfig(working_dir=str(root), env={"HOME": str(repo)}), settings)
+    monkeypatch.setenv("CODEX_HOME", f"{repo}/codex")
+    with pytest.raises(Forbidden, match="CODEX_HOME"):
+        check_allowed(RunConfig(working_dir=str(repo)), settings)
+
+
+async def test_codex_keeps_its_agent_from_the_settings_in_the_workspaces_own_folder(root: Path, tmp_path: Path) -> None:
+    """Why that one place in a workspace is taken: a repository that is a home folder has it."""
+    repo = root / "repo"
+    script = "cd .codex && (echo >> config.toml; touch more; mv ../.codex ../aside); cd .. && touch written; true"
+    call = Answer(items=(FunctionCall(type="function_call", name="exec_command", arguments={"cmd": script}),))
+    text = "*** Begin Patch\n*** Add File: .codex/more\n+notify = 1\n*** Add File: patched\n+x\n*** End Patch\n"
+    patch = Answer(items=(CustomToolCall(type="custom_tool_call", name="apply_patch", input=text),))
+    own = text.replace(".codex/more", "own")
+    allowed = Answer(items=(CustomToolCall(type="custom_tool_call", name="apply_patch", input=own),))
+    word = Answer(items=(Message(type="message", text="Done."),), usage=Usage(input=10, output=5))
+    scenario = Scenario(name="reach", on_exhausted="repeat_last", turns=(Turn(responses=(call, patch, allowed, word)),))
+    prompt = tmp_path / "prompt.md"
+    prompt.write_text("Go on.")
+    async with ReplayServer(scenario) as server:
+        env = write_codex_home(repo / ".codex", server.base_url, env_key="MODEL_API_KEY", key="sk-of-the-model")
+        before = (repo / ".codex" / "config.toml").read_bytes()
+        launch = CodexAgent().launch(
+            TurnRequest(
+                run_id="run",
+                turn=1,
+                config=RunConfig(working_dir=str(repo)),
+                prompt=prompt,
+                base_env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), **env},
+            )
+        )
+
+        def codex() -> None:
+            with launch.stdin.open("rb") as stdin:
+                subprocess.run(
+                    launch.argv, cwd=launch.cwd, env=dict(launch.env), stdin=stdin, capture_output=True, check=True
+                )
+
+        await asyncio.to_thread(codex)
+    assert (repo / "written").exists()
+    assert (repo / "own").exists()
+    assert (repo / ".codex" / "config.toml").read_bytes() == before
+    assert not (repo / ".codex" / "more").exists()
+
+
 def test_no_moment_is_left_in_which_a_link_on_the_way_is_followed(tmp_path: Path) -> None:
     """A folder and a link change places as fast as they can while the file below is read."""
     real, outside = tmp_path / "epic", tmp_path / "outside"
@@ -233,20 +450,16 @@ def test_no_moment_is_left_in_which_a_link_on_the_way_is_followed(tmp_path: Path
         (folder / "log.md").write_text(text)
     spare = tmp_path / "spare"
     spare.symlink_to(outside)
-    stop = threading.Event()
 
     def swap() -> None:
         aside = tmp_path / "aside"
-        while not stop.is_set():
-            os.rename(real, aside)
-            os.rename(spare, real)
-            os.rename(real, spare)
-            os.rename(aside, real)
+        os.rename(real, aside)
+        os.rename(spare, real)
+        os.rename(real, spare)
+        os.rename(aside, real)
 
-    swapping = threading.Thread(target=swap)
-    swapping.start()
     read: dict[bytes | type[OSError], int] = {}
-    try:
+    with swapping(swap):
         while read.get(b"own", 0) < 200 or sum(read.values()) < 3_000:
             found: bytes | type[OSError]
             try:
@@ -255,9 +468,6 @@ def test_no_moment_is_left_in_which_a_link_on_the_way_is_followed(tmp_path: Path
             except OSError as error:
                 found = type(error)
             read[found] = read.get(found, 0) + 1
-    finally:
-        stop.set()
-        swapping.join()
     assert b"own" in read
     assert b"someone else's" not in read
     assert len(read) > 1, "the swap was never met"

@@ -28,6 +28,8 @@ STUBBORN = (
     "import signal, sys, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('waiting', flush=True)\n" + WAITING
 )
 
+LONG_TURN = "import os, time\nprint('waiting', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.01)"
+
 
 def start_run(client: httpx2.Client, workspace: Path, code: str = WAITING) -> str:
     """A run whose agent runs this code; the path of the run."""
@@ -63,6 +65,7 @@ def test_one_line_on_stdout_and_a_file_tell_where_it_is(launched: Launch) -> Non
         "pid": server.process.pid,
         "version": __version__,
         "startedAt": told["startedAt"],
+        "proofKey": told["proofKey"],
     }
     assert told["startedAt"].endswith("Z")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -105,6 +108,44 @@ async def test_a_second_and_a_third_ctrl_c_change_nothing(
     assert server.wait() == 0
     assert not agent.is_running()
     assert "Traceback" not in server.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_who_says_it_twice_does_not_wait_for_turns(
+    launched: Launch, tmp_path: Path, eventually: Eventually, number: signal.Signals
+) -> None:
+    server = launched("--on-shutdown", "finish-turn")
+    with server.client() as client:
+        run = start_run(client, tmp_path, LONG_TURN)
+        agent = agent_of(client, run)
+    server.process.send_signal(signal.SIGTERM)
+    await eventually(lambda: "server.stopping" in server.stderr)
+    assert agent.is_running()
+    server.process.send_signal(number)
+    assert server.wait() == 0
+    assert not agent.is_running()
+    assert "server.hurried" in server.stderr
+    assert "Traceback" not in server.stderr
+    (tmp_path / "go").touch()
+    again = launched()
+    with again.client() as client:
+        await eventually(lambda: len(client.get(f"{run}/turns").json()["turns"]) > 1)
+        first = client.get(f"{run}/turns/1").json()
+    assert first["status"] == "interrupted"
+    assert again.end() == 0
+
+
+async def test_finish_turn_waits_for_the_turns_end(launched: Launch, tmp_path: Path, eventually: Eventually) -> None:
+    server = launched("--on-shutdown", "finish-turn")
+    with server.client() as client:
+        agent_of(client, start_run(client, tmp_path, LONG_TURN))
+    server.process.send_signal(signal.SIGTERM)
+    await eventually(lambda: "server.stopping" in server.stderr)
+    (tmp_path / "go").touch()
+    assert server.wait() == 0
+    said = [json.loads(line) for line in server.stderr.splitlines()]
+    assert [one["status"] for one in said if one["event"] == "turn.ended"] == ["completed"]
+    assert "server.hurried" not in server.stderr
 
 
 def test_signals_are_harmless_to_the_last_moment(launched: Launch) -> None:
@@ -184,6 +225,9 @@ def test_a_run_goes_on_after_a_restart(launched: Launch, tmp_path: Path) -> None
     assert second.end() == 0
 
 
+BEHIND = ("waiting", "lag_seconds")
+
+
 async def test_it_ends_by_itself_when_nobody_needs_it(launched: Launch, tmp_path: Path, eventually: Eventually) -> None:
     server = launched("--idle-exit", "0.5")
     with socket.create_connection(("127.0.0.1", server.port)), server.client() as client:
@@ -202,6 +246,22 @@ async def test_it_ends_by_itself_when_nobody_needs_it(launched: Launch, tmp_path
 def _active_runs(client: httpx2.Client) -> int:
     (line,) = [one for one in client.get("/metrics").text.splitlines() if one.startswith("cody_active_runs ")]
     return int(float(line.split()[1]))
+
+
+async def test_metrics_tell_how_far_the_archive_is_behind(
+    launched: Launch, tmp_path: Path, eventually: Eventually
+) -> None:
+    server = launched(CODY_PROJECTOR="0")
+    with server.client() as client:
+
+        def told() -> dict[str, float]:
+            lines = [one for one in client.get("/metrics").text.splitlines() if one.startswith("cody_archive_")]
+            return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+        assert told() == {f'cody_archive_{what}{{of="{of}"}}': 0 for what in BEHIND for of in ("runs", "responses")}
+        start_run(client, tmp_path, "import time; time.sleep(600)")
+        await eventually(lambda: told()['cody_archive_waiting{of="runs"}'] > 0)
+        await eventually(lambda: told()['cody_archive_lag_seconds{of="runs"}'] > 0)
 
 
 def test_a_run_keeps_an_idle_server_alive(launched: Launch, tmp_path: Path) -> None:

@@ -57,6 +57,27 @@ async def test_a_quiet_stream_is_kept_alive() -> None:
         assert ended.text.endswith("data: [DONE]\n\n")
 
 
+async def test_an_answer_can_not_pose_as_the_turn_of_a_run() -> None:
+    asked = {"prompt": "Hello", "model": "gpt-5.5", "providerId": "openai"}
+    async with WireServer(sse("openai", "message")) as wire, served(openai=wire) as one:
+        turn_id = "6f2c1a52-7c62-4bde-9b53-25a1a6b1c111:1"
+        refused = await one.http.post("/api/v2/submit", json={**asked, "turnId": turn_id})
+        assert refused.status_code == 400
+        assert "names a turn of a run" in refused.text
+        assert wire.requests == []
+        taken = await one.http.post("/api/v2/submit", json={**asked, "turnId": f"{turn_id}a"})
+        assert (taken.status_code, taken.json()["turnId"]) == (202, f"{turn_id}a")
+
+
+async def test_threads_are_listed_beside_the_search_too() -> None:
+    async with WireServer(sse("openai", "message")) as wire, served(openai=wire) as one:
+        answered = await one.answered(prompt="Hello")
+        pages = [(await one.http.get(path)).json() for path in ("/api/threads", "/api/v2/threads")]
+        assert [thread["threadId"] for thread in pages[0]["threads"]] == [answered.thread_id]
+        assert pages[0] == pages[1]
+        assert (await one.http.get("/api/threads?cursor=x")).status_code == 400
+
+
 async def test_nobody_gets_in_without_a_token_and_readers_only_read() -> None:
     unknown = "00000000-0000-4000-8000-000000000000"
     calls = [
@@ -64,6 +85,7 @@ async def test_nobody_gets_in_without_a_token_and_readers_only_read() -> None:
         ("GET", f"/api/v2/stream/{unknown}"),
         ("GET", f"/api/v2/responses/{unknown}"),
         ("POST", f"/api/v2/responses/{unknown}/abort"),
+        ("GET", "/api/threads"),
         ("GET", "/api/v2/threads"),
         ("GET", "/api/v2/threads/t"),
     ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import httpx2
 import pytest
 
 from tests.server.cody_server import CodyServer
+from tests.server.conftest import Launch
 
 AGENT = """
 import json, os, sys, time
@@ -60,13 +61,9 @@ def events(answer: httpx2.Response) -> Iterator[dict[str, Any]]:
 def test_a_run_is_accepted_at_once_and_seen_while_it_works(
     server: CodyServer, client: httpx2.Client, workspace: Path, body: dict[str, Any]
 ) -> None:
-    client.get("/healthz")
-    began = time.perf_counter()
     accepted = client.post("/api/runs/continuous", json=body)
-    took_ms = (time.perf_counter() - began) * 1000
+    # The agent is held up until a file is there: the answer can't have waited for its end.
     assert accepted.status_code == 202
-    # The agent is held up until a file is there: the answer can't have waited for it. The figure is for whoever reads -s.
-    print(f"POST answered 202 after {took_ms:.1f} ms")
     run_id = accepted.json()["runId"]
     assert accepted.json()["streamKey"] == f"codi:api:run:{run_id}:events"
     wanted = {"subprocess_output", "token_usage", "file_written", "log_updated", "test_run_completed"}
@@ -98,6 +95,43 @@ def test_a_run_is_accepted_at_once_and_seen_while_it_works(
     part = client.get(f"/api/runs/{run_id}/turns/1/output", headers={"Range": "bytes=0-4"})
     assert (part.status_code, part.content) == (206, b"hello")
     assert "=== BEGIN WORK ===" in client.get(f"/api/runs/{run_id}/prompt").json()["prompt"]
+
+
+def test_a_run_is_accepted_before_anything_of_it_has_begun(
+    launched: Launch, workspace: Path, body: dict[str, Any]
+) -> None:
+    """The only slot is taken: an answer that waited for the work to begin would not come before the other run ends."""
+    server = launched(CODY_CONCURRENCY="1", CODY_ON_SHUTDOWN="cancel")
+    with server.client() as client:
+        first = client.post("/api/runs/continuous", json=body).json()["runId"]
+        with client.stream("GET", f"/api/runs/{first}/stream") as stream:
+            next(event for event in events(stream) if event["type"] == "turn_started")
+        accepted = client.post("/api/runs/continuous", json=body)
+        assert (accepted.status_code, accepted.json()["meta"]["status"]) == (202, "queued")
+        second = accepted.json()["runId"]
+        assert client.get(f"/api/runs/{first}").json()["status"] == "running"
+        assert client.get(f"/api/runs/{second}").json()["status"] == "queued"
+        (workspace / "go").touch()
+        with client.stream("GET", f"/api/runs/{second}/stream") as stream:
+            seen = [event["type"] for event in events(stream)]
+    assert (seen[0], seen[-1]) == ("run_queued", "run_completed")
+
+
+def test_the_next_turn_waits_for_the_delay(client: httpx2.Client, body: dict[str, Any]) -> None:
+    delay_s = 0.5
+    config = {**body["config"], "command": [sys.executable, "-c", ""], "loopDelaySec": delay_s, "maxTurns": 3}
+    run_id = client.post("/api/runs/continuous", json={**body, "config": config}).json()["runId"]
+    with client.stream("GET", f"/api/runs/{run_id}/stream") as stream:
+        seen = list(events(stream))
+    began = [moment(event) for event in seen if event["type"] == "turn_started"]
+    ended = [moment(event) for event in seen if event["type"] == "turn_completed"]
+    pauses = [later - before for before, later in zip(ended, began[1:], strict=False)]
+    # Timers and timestamps are in whole milliseconds.
+    assert [pause >= timedelta(seconds=delay_s, milliseconds=-10) for pause in pauses] == [True, True], pauses
+
+
+def moment(event: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(event["ts"])
 
 
 def test_equal_posts_with_one_key_are_one_run(client: httpx2.Client, workspace: Path, body: dict[str, Any]) -> None:

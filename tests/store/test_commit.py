@@ -9,6 +9,8 @@ from redis.asyncio import Redis
 
 from cody.contracts.run_config import RunConfig
 from cody.store import events, keys, leases, runs
+from cody.store.archive_news import ArchiveNews
+from cody.store.archive_source import ArchiveSource
 from cody.store.events import Answer, PendingEvent, commit
 from cody.store.leases import Claim
 
@@ -139,6 +141,70 @@ async def test_the_stream_is_bounded(redis: Redis) -> None:
         first += 1_000
     length = await redis.xlen(keys.events(run_id))
     assert keys.EVENTS_MAXLEN <= length < keys.EVENTS_MAXLEN + 1_000
+
+
+async def test_what_the_archive_does_not_have_is_kept_up_to_a_bound(redis: Redis) -> None:
+    run_id, fence = await owned_run(redis)
+    source, first = ArchiveSource(redis), 2
+
+    async def add(count: int) -> int:
+        nonlocal first
+        for _ in range(count // 500):
+            answer = await commit(
+                redis, run_id, fence=fence, first_seq=first, events=some(500), keep_events=1_000, keep_unarchived=3_000
+            )
+            first += 500
+        assert answer.archived_seq == archived
+        return int(await redis.xlen(keys.events(run_id)))
+
+    archived: int | None = None
+    assert await add(2_000) < 1_200  # nobody archives
+    await source.tell_archived(run_id, archived := first - 1)
+    assert 2_000 <= await add(2_000) < 3_000
+    assert 3_000 <= await add(5_000) < 3_200
+    await source.tell_archived(run_id, archived := first - 1)
+    assert 1_000 <= await add(500) < 1_200
+    await source.tell_archived(run_id, archived := None)
+    assert await add(3_000) < 1_200
+
+
+async def test_the_newest_turns_are_kept_and_those_that_the_archive_lacks(redis: Redis) -> None:
+    run_id, fence = await owned_run(redis)
+    source, first = ArchiveSource(redis), 2
+
+    async def make(turns: range) -> list[int]:
+        nonlocal first
+        for turn in turns:
+            await commit(redis, run_id, fence=fence, first_seq=first, events=some(2), turn=(turn, b"{}"), keep_turns=10)
+            first += 2
+        names: list[bytes] = await redis.hkeys(keys.turns(run_id))  # type: ignore[misc]  # redis-py's two-way types
+        return sorted(int(name) for name in names)
+
+    assert await make(range(1, 31)) == list(range(21, 31))  # nobody archives
+    await source.tell_archived(run_id, first - 1)
+    assert await make(range(31, 34)) == list(range(24, 34))
+    assert await make(range(34, 61)) == list(range(25, 61))  # the archive stands still
+    await source.tell_archived(run_id, first - 1)
+    assert await make(range(61, 62)) == list(range(52, 62))
+
+
+async def test_a_run_that_is_gone_is_not_made_again_by_its_archive(redis: Redis) -> None:
+    run_id, _ = await owned_run(redis)
+    await redis.delete(keys.meta(run_id))
+    await ArchiveSource(redis).tell_archived(run_id, 1)
+    assert not await redis.exists(keys.meta(run_id))
+
+
+async def test_an_archive_that_was_heard_of_is_waited_for_from_the_start(redis: Redis, valkey_url: str) -> None:
+    run_id, fence = await owned_run(redis)
+    assert (await commit(redis, run_id, fence=fence, first_seq=2, events=some(1))).archived_seq is None
+    news = ArchiveNews(valkey_url, redis)
+    try:
+        await news.read("projector", count=10, block_ms=1)
+    finally:
+        await news.aclose()
+    run_id, fence = await owned_run(redis)
+    assert (await commit(redis, run_id, fence=fence, first_seq=2, events=some(1))).archived_seq == 0
 
 
 async def test_a_frame_is_the_flat_event_and_its_sse_form(redis: Redis) -> None:

@@ -72,6 +72,26 @@ async def test_a_stream_that_is_no_longer_followed_is_silent(valkey_url: str, re
     assert gone.values == []
 
 
+async def test_a_key_of_another_type_is_left_and_told_and_the_others_are_read(
+    valkey_url: str, redis: Redis, eventually
+) -> None:  # type: ignore[no-untyped-def]
+    harmed, well, seen, broken = key(), key(), Seen(), list[str]()
+    reader = StreamReader(valkey_url, redis, str(uuid.uuid4()), broken.append)
+    task = asyncio.create_task(reader.run())
+    try:
+        await redis.rpush(harmed, "not a stream")
+        await reader.follow(harmed, "0-0", Seen().deliver)
+        await reader.follow(well, "0-0", seen.deliver)
+        for number in range(3):
+            await redis.xadd(well, {"n": number})
+        await eventually(lambda: seen.values == [0, 1, 2])
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await redis.delete(harmed)
+    assert broken == [harmed]
+
+
 async def test_killed_connections_lose_and_repeat_nothing(valkey_url: str, redis: Redis, eventually) -> None:  # type: ignore[no-untyped-def]
     name, seen = key(), Seen()
     async with reading(valkey_url, redis) as reader:

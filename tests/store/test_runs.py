@@ -116,6 +116,18 @@ async def test_a_run_with_corrupt_meta_is_left_out_and_named_when_asked_for(redi
         await runs.snapshot(redis, bad, now_ms=0)
 
 
+async def test_keys_of_another_type_leave_out_their_run_and_no_other(redis: Redis) -> None:
+    made = [await record(redis, 1_000 + number) for number in range(5)]
+    for key in (keys.meta(made[1]), keys.meta(made[4]), keys.subscribers(made[2])):
+        await redis.delete(key)
+        await redis.rpush(key, "not Cody's")
+    try:
+        assert await all_pages(redis, 2) == [made[3], made[2], made[0]]
+        assert await all_pages(redis, 2, status="queued", epic_id="e") == [made[3], made[2], made[0]]
+    finally:
+        await redis.delete(keys.meta(made[1]), keys.meta(made[4]), keys.subscribers(made[2]))
+
+
 @pytest.mark.parametrize("cursor", ["x", "!!!!", "AAAA", "MTp4eA==x", "é"])
 async def test_a_cursor_that_no_listing_gave_is_refused(redis: Redis, cursor: str) -> None:
     with pytest.raises(InvalidRequest, match="cursor"):
@@ -162,3 +174,36 @@ async def test_a_repeated_request_with_the_same_key_is_the_same_run(redis: Redis
     assert await post("other key") != answers[0]
     with pytest.raises(Conflict, match=answers[0]):
         await post("k", RunConfig(working_dir="/elsewhere"))
+
+
+async def test_the_key_of_a_run_that_nobody_knows_any_more_is_free(redis: Redis) -> None:
+    archived: set[str] = set()
+
+    async def is_archived(run_id: str) -> bool:
+        return run_id in archived
+
+    async def post(folder: str = "/r") -> str:
+        return await runs.create(
+            redis,
+            str(uuid.uuid4()),
+            epic_id="e",
+            config=RunConfig(working_dir=folder),
+            now_ms=1_000,
+            idempotency_key="k",
+            is_archived=is_archived,
+        )
+
+    first = await post()
+    assert await post() == first
+    await redis.delete(*keys.of_run(first))
+    archived.add(first)
+    assert await post() == first
+    with pytest.raises(Conflict, match=first):
+        await post("/elsewhere")
+    archived.clear()
+    answers = await asyncio.gather(*(post() for _ in range(20)))
+    assert len(set(answers)) == 1
+    assert answers[0] != first
+    assert (await runs.snapshot(redis, answers[0], now_ms=0)).status == "queued"
+    with pytest.raises(Conflict, match=answers[0]):
+        await post("/elsewhere")

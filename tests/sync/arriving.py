@@ -64,8 +64,8 @@ def run_record(*lines: EventLine, **fields: Any) -> bytes:
     return b"".join(encoded(line) for line in (RunHead(run=snapshot(**fields)), *lines))
 
 
-async def arrive(adapter: SqlAdapter, content: bytes) -> JobSnapshot:
-    source = await adapter.start("sent")
+async def arrive(adapter: SqlAdapter, content: bytes, conversation_id: str = "sent") -> JobSnapshot:
+    source = await adapter.start(conversation_id)
     built = ManifestBuilder()
     for chunk in built.through(chunk_lines([content], 4096)):
         await adapter.append(source.source_id, chunk.index, chunk.payload, chunk.message_count, chunk.byte_size)
@@ -82,6 +82,8 @@ async def taking_in(
     async def is_ours(run_id: str) -> bool:
         return run_id == own
 
-    async with SqlAdapter(database_url) as adapter:
-        yield adapter, archive, Arrivals(adapter, archive, is_ours)
-    await archive.aclose()
+    try:
+        async with SqlAdapter(database_url) as adapter:
+            yield adapter, archive, Arrivals(adapter, archive, is_ours)
+    finally:
+        await archive.aclose()

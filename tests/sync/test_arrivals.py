@@ -10,21 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from cody.cli.exits import ERROR
 from cody.contracts.responses import Response
+from cody.contracts.run import TurnRecord
 from cody.pipeline.archive import Archive, RunBatch
 from cody.pipeline.arrivals import put
 from cody.pipeline.arrived_lines import event_row
-from cody.pipeline.transfer import ResponseLine, ThreadHead, encoded
+from cody.pipeline.publisher import Publisher
+from cody.pipeline.response_state import ReducerState
+from cody.pipeline.transfer import ResponseLine, ThreadHead, TurnLine, encoded
+from cody.store.dead_letters import list_letters
 from cody.store.events import Frame, PendingEvent, after
+from cody.store.response_events import ResponseEvents
 from server.sync import SyncEndpoints
 from server.sync_host import SyncHost
 from tests.conftest import Wait
+from tests.pipeline.publishing import message, opening, response_projector
 from tests.server.cody_server import TS, CodyServer, OwnedRun, launch
 from tests.sync.arriving import DEADLINE_S, RUN_ID, answer, arrive, event, run_record, taking_in
 from tests.sync.serving import Serving, served_table
 from tests.sync.syncing_cody import Laptop
+
+GOES_ON = answer("r", "x").model_copy(update={"status": "in_progress"})
+TURN = TurnRecord(run_id=RUN_ID, turn=1, status="completed", started_at=TS, response_id="r")
 
 
 @dataclass
@@ -181,6 +191,9 @@ async def test_a_thread_is_pushed_and_found(cody: CodyServer, team: TeamHost, ev
         run_record(status="running"),
         run_record(run_id="../../etc/passwd"),
         run_record(created_at="yesterday"),
+        run_record(created_at="2026-99-99T99:99:99.000Z"),
+        run_record(created_at="0001-01-01T00:00:00.000Z"),
+        run_record(event(1, ts="2026-02-30T00:00:00.000Z")),
         run_record(event(1), event(3)),
         run_record(event(2)),
         run_record(event(1, event_id="1-0\ndata: forged")),
@@ -190,7 +203,9 @@ async def test_a_thread_is_pushed_and_found(cody: CodyServer, team: TeamHost, ev
         run_record(event(1, payload="[]")),
         run_record(event(1, payload="{ }")),
         run_record() + encoded(ResponseLine(response=answer("r", "x"))),
+        run_record() + encoded(TurnLine(turn=TURN)) + encoded(ResponseLine(response=GOES_ON)),
         encoded(ThreadHead(thread_id="another")) + encoded(ResponseLine(response=answer("r", "x"))),
+        encoded(ThreadHead(thread_id="t")) + encoded(ResponseLine(response=GOES_ON)),
         b'{"kind": "run"}\n',
         b'{"kind": "thread", "version": 2, "threadId": "t"}\n',
     ],
@@ -203,8 +218,31 @@ async def test_what_is_no_record_is_kept_and_archives_nothing(content: bytes, tm
         assert await arrivals.take_all() == 0
         assert (await archive.page(limit=5)).runs == []
         assert await archive.responses_of_thread("another") == []
+        assert await archive.response("r") is None
         assert await archive.events_after(RUN_ID, 0) == []
         assert b"".join([piece async for piece in adapter.read("sent")]) == content
+
+
+async def test_events_under_the_id_of_an_imported_response_find_it_closed(
+    valkey_url: str, redis: Redis, tmp_path: Path
+) -> None:
+    imported = answer("r", "whole")
+    async with taking_in(f"sqlite:///{tmp_path}/both.sqlite3", tmp_path) as (adapter, archive, arrivals):
+        await arrive(adapter, encoded(ThreadHead(thread_id="t")) + encoded(ResponseLine(response=imported)))
+        assert await arrivals.take_all() == 1
+        row = await archive.response("r")
+        assert row is not None
+        assert ReducerState.model_validate_json(row.reducer_state).response == imported
+        publication = Publisher(ResponseEvents(redis)).begin(opening("r"))
+        publication.say(*message("forged", pieces=1))
+        await publication.written()
+        async with response_projector(valkey_url, redis, archive) as projector:
+            assert await projector.project("r")
+        parked = await list_letters(redis)
+        assert [letter.code for letter in parked] == ["response_ended"] * 3
+        kept = await archive.response("r")
+        assert kept is not None
+        assert Response.model_validate_json(kept.response) == imported
 
 
 async def test_a_run_of_this_servers_own_is_not_overwritten(tmp_path: Path) -> None:

@@ -288,3 +288,101 @@ async def test_what_answers_and_is_no_cody_is_told(tmp_path: Path) -> None:
     async with server, HttpAdapter(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as adapter:
         with pytest.raises(SyncError, match="not the sync API"):
             await adapter.get("job")
+
+
+GARBLED = b"HTTP/1.1 %s\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello"
+
+
+@asynccontextmanager
+async def answering(content: bytes | None) -> AsyncIterator[str]:
+    """The URL of a server that answers every request with this; None: never, though it takes them."""
+
+    handlers: list[asyncio.Task[object] | None] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.append(asyncio.current_task())
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            if content is None:
+                await reader.read()
+            else:
+                writer.write(content)
+                await writer.drain()
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await asyncio.gather(*(one for one in handlers if one is not None))
+
+
+async def test_an_answer_that_can_not_be_decoded_is_told_as_the_backend() -> None:
+    async with (
+        answering(GARBLED % b"200 OK") as url,
+        answering(GARBLED % b"404 Not Found") as missing,
+        HttpAdapter(url, give_up_after_s=0.1) as adapter,
+        HttpAdapter(missing, give_up_after_s=0.1) as other,
+    ):
+        for call in (adapter.get("job"), adapter.start("c"), payload_of(other, "c")):
+            with pytest.raises(SyncError) as told:
+                await call
+            assert told.value.code == "backend_unavailable"
+            assert "no Cody server answers" in told.value.message
+
+
+async def test_a_server_that_is_away_until_the_deadline_is_a_timeout(tmp_path: Path) -> None:
+    lost: list[str | None] = []
+    database = f"sqlite:///{tmp_path}/sync.sqlite3"
+    async with SqlAdapter(database, workers=0) as engine:
+        async with served(engine, tmp_path) as serving:
+            adapter = HttpAdapter(serving.url, token=serving.token, on_lost=lost.append)
+            job = await sent(adapter, Record("deadline"), "deadline")
+            for timeout in (-1, 0, 0.1):
+                with pytest.raises(SyncError, match="is still queued") as told:
+                    await adapter.wait_for_terminal(job.job_id, timeout)
+                assert told.value.code == "timeout"
+        # It is asked for two minutes else; the test's own time limit is shorter than that.
+        with pytest.raises(SyncError) as told:
+            await adapter.wait_for_terminal(job.job_id, 0.5)
+        assert told.value.code == "timeout"
+        assert serving.url in told.value.message
+        assert lost
+        assert None not in lost
+        async with served(engine, tmp_path, urlsplit(serving.url).port or 0):
+            assert (await adapter.get(job.job_id)).state == "queued"
+        assert lost[-1] is None, "that it answers again is not told, as another call had lost it"
+    impatient = HttpAdapter(serving.url, give_up_after_s=0.1)
+    with pytest.raises(SyncError) as told:
+        await impatient.wait_for_terminal(job.job_id, DEADLINE_S)
+    assert told.value.code == "backend_unavailable"
+    await impatient.aclose()
+    await adapter.aclose()
+
+
+async def test_a_server_that_takes_the_request_and_never_answers_is_a_timeout() -> None:
+    async with answering(None) as url, HttpAdapter(url) as adapter:
+        with pytest.raises(SyncError) as told:
+            await adapter.wait_for_terminal("job", 0.1)
+    assert told.value.code == "timeout"
+    assert url in told.value.message
+
+
+@pytest.mark.parametrize("given", ["", ".", "..", "\ud800", "a\nb", "x" * 600, "no/such", "%2e"])
+async def test_what_can_be_no_id_is_not_found(adapter: HttpAdapter, given: str) -> None:
+    manifest = Record("m").manifest
+    missing = {
+        "job_not_found": (adapter.get(given), adapter.cancel(given), adapter.wait_for_terminal(given, 0)),
+        "source_not_found": (
+            adapter.append(given, 0, b"x", 1, 1),
+            adapter.seal(given, manifest, "0" * 64),
+            payload_of(adapter, given),
+        ),
+    }
+    for code, calls in missing.items():
+        for call in calls:
+            with pytest.raises(SyncError) as told:
+                await call
+            assert told.value.code == code
+    assert await adapter.list(given) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import pkgutil
 import subprocess
 import sys
@@ -50,3 +51,32 @@ def test_every_module_loads_behind_a_wall() -> None:
     code = f"import sys; sys.path[:0] = {paths!r}\n{LOADER}"
     done = subprocess.run([sys.executable, "-S", "-E", "-c", code, *names], capture_output=True, text=True, timeout=60)
     assert done.stdout == f"loaded {len(names)}\n", done.stderr
+
+
+def test_no_module_takes_anything_of_the_rest_of_cody() -> None:
+    """Read from the source: also of the adapters that bring their own client, and of what is imported within functions."""
+    folder = ROOT / "cody" / "sync"
+    taken = {
+        (str(path.relative_to(folder)), name)
+        for path in sorted(folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path)))
+        for name in imported(node)
+        if name.split(".")[0] in ("cody", "harness", "server", "tests")
+    }
+    assert {"adapters/http.py", "adapters/sql/__init__.py", "adapters/sql/database.py"} <= {path for path, _ in taken}
+    assert not {one for one in taken if one[1] != "cody.sync" and not one[1].startswith("cody.sync.")}
+
+
+def imported(node: ast.AST) -> list[str]:
+    """The modules that this node of a program imports; `from cody import sync` is `cody.sync`."""
+    match node:
+        case ast.Import(names=names):
+            return [alias.name for alias in names]
+        case ast.ImportFrom(module="cody", names=names):
+            return [f"cody.{alias.name}" for alias in names]
+        case ast.ImportFrom(module=module, level=level):
+            assert module is not None
+            assert level == 0, "relative imports hide where they go"
+            return [module]
+        case _:
+            return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 ABOVE = {"cody": {"harness", "server"}, "harness": {"server"}, "server": set()}
 
 
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
 def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -28,13 +34,13 @@ def sources(package: str) -> list[Path]:
     return found
 
 
-def users_of(module: str) -> set[str]:
-    """Files that import this top-level module (or dotted prefix)."""
+def users_of(*modules: str) -> set[str]:
+    """Files that import one of these top-level modules (or dotted prefixes)."""
     return {
         str(path.relative_to(ROOT))
         for package in ABOVE
         for path in sources(package)
-        if any(name == module or name.startswith(f"{module}.") for name in imported(path))
+        if any(name == module or name.startswith(f"{module}.") for name in imported(path) for module in modules)
     }
 
 
@@ -62,6 +68,36 @@ def test_only_the_store_speaks_to_redis_and_the_journal_takes_its_client() -> No
         assert not re.search(r"redis\.(?!asyncio|exceptions|aclose)\w+\(", text), f"{path} sends commands itself"
 
 
+def test_only_the_archive_and_syncs_database_speak_sql() -> None:
+    users = users_of("sqlalchemy", "alembic", "sqlite3", "aiosqlite", "asyncpg", "psycopg")
+    homes = ("cody/pipeline/archive/", "cody/pipeline/migrations/", "cody/sync/adapters/sql/")
+    assert not {path for path in users if not path.startswith(homes)}
+
+
+def test_only_the_server_serves_http_and_the_replays_that_stand_in_for_a_model() -> None:
+    frameworks = ("starlette", "uvicorn", "h11", "httptools", "fastapi", "aiohttp", "websockets")
+    users = users_of(*frameworks, "http.server", "socketserver", "wsgiref", "xmlrpc.server")
+    assert not {path for path in users if not path.startswith(("server/", "harness/replay/"))}
+
+
+def test_connections_are_waited_for_in_few_places() -> None:
+    words = {"start_server", "start_unix_server", "create_server", "create_unix_server", "bind"}
+    listeners = {
+        str(path.relative_to(ROOT))
+        for package in ABOVE
+        for path in sources(package)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in words
+    }
+    # A model's answers from a record, for `cody verify` and for codex; and whether a port is free, without listening.
+    assert listeners == {
+        "server/listening.py",
+        "cody/pipeline/wire_replay.py",
+        "harness/replay/loopback.py",
+        "cody/cli/local_server.py",
+    }
+
+
 def test_child_processes_are_started_in_few_places() -> None:
     allowed = {
         "cody/store/embedded.py",
@@ -73,7 +109,7 @@ def test_child_processes_are_started_in_few_places() -> None:
         "harness/demo.py",
         "server/dashboard/build.py",
     }
-    users = users_of("subprocess") | users_of("multiprocessing")
+    users = users_of("subprocess", "multiprocessing")
     assert not {path for path in users if not any(path.startswith(prefix) for prefix in allowed)}
 
 
@@ -84,7 +120,7 @@ def test_only_settings_reads_the_environment() -> None:
         str(path.relative_to(ROOT))
         for package in ABOVE
         for path in sources(package)
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
         if named(node) & words
     }
     assert readers == {"cody/settings.py"}
@@ -114,7 +150,7 @@ def named(node: ast.AST) -> set[str]:
 def taken_from_settings(path: Path) -> set[str]:
     return {
         alias.name
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.ImportFrom) and node.module == "cody.settings"
         for alias in node.names
     }

@@ -70,7 +70,7 @@ def test_a_fresh_turn(tmp_path: Path) -> None:
     argv = arguments(tmp_path, model="gpt-5.5", reasoning="high")
     assert argv[:2] == ["exec", "--json"]
     assert argv[-1] == "-"
-    assert {f"--cd={tmp_path}", "--sandbox=workspace-write", "--model=gpt-5.5", "--color=never"} <= set(argv)
+    assert {"--cd=.", "--sandbox=workspace-write", "--model=gpt-5.5", "--color=never"} <= set(argv)
     assert settings_in(argv) == {
         "sandbox_mode": "workspace-write",
         "approval_policy": "never",
@@ -114,7 +114,7 @@ def test_only_a_git_folder_of_the_workspace_itself_may_be_opened(tmp_path: Path)
     (linked / ".git").symlink_to(own / ".git")
     worktree.mkdir()
     (worktree / ".git").write_text(f"gitdir: {own}/.git/worktrees/x\n")
-    assert f"--add-dir={own}/.git" in arguments(own, commits=True)
+    assert "--add-dir=.git" in arguments(own, commits=True)
     for folder in (own / "sub", plain, linked, worktree):
         assert not any(option.startswith("--add-dir") for option in arguments(folder, commits=True))
     for quiet in (arguments(own), arguments(own, commits=True, sandbox="read-only")):

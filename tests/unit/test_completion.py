@@ -56,31 +56,32 @@ def test_no_stop_file_is_no_completion(epic: Epic) -> None:
     ],
 )
 def test_a_stop_file_completes_with_its_first_line(epic: Epic, content: bytes, line: str | None) -> None:
-    for path in epic.stop_files:
-        path.write_bytes(content)
-        assert check_stop_file(epic) == StopFound(path, line)
-        path.unlink()
+    epic.stop_file.write_bytes(content)
+    assert check_stop_file(epic) == StopFound(epic.stop_file, line)
 
 
-def test_the_epics_own_stop_file_is_looked_at_first(epic: Epic) -> None:
-    for path in epic.stop_files:
-        path.write_text(str(path))
-    assert check_stop_file(epic) == StopFound(epic.stop_files[0], str(epic.stop_files[0]))
+def test_only_the_epics_own_stop_file_counts_and_only_that_is_moved_aside(epic: Epic) -> None:
+    """What lies beside the epics would end the runs of all of them, and belongs to none."""
+    beside = epic.harness_dir / ".stop"
+    beside.write_text("done")
+    assert check_stop_file(epic) is None
+    assert clear_stale(epic, "run-1") is None
+    assert beside.read_text() == "done"
 
 
 def test_a_huge_stop_file_is_not_read_whole(epic: Epic) -> None:
-    with epic.stop_files[0].open("wb") as file:
+    with epic.stop_file.open("wb") as file:
         file.write(b"done\n")
         file.truncate(1 << 30)
-    assert check_stop_file(epic) == StopFound(epic.stop_files[0], "done")
+    assert check_stop_file(epic) == StopFound(epic.stop_file, "done")
 
 
 def test_a_link_as_stop_file_is_refused(epic: Epic, tmp_path: Path) -> None:
     (tmp_path / "target").write_text("done")
-    epic.stop_files[0].symlink_to(tmp_path / "target")
-    assert refusal(epic) == f"the stop file {epic.stop_files[0]} is a symbolic link, not a regular file: " + NO_END
-    epic.stop_files[0].unlink()
-    epic.stop_files[0].symlink_to("dangling")
+    epic.stop_file.symlink_to(tmp_path / "target")
+    assert refusal(epic) == f"the stop file {epic.stop_file} is a symbolic link, not a regular file: " + NO_END
+    epic.stop_file.unlink()
+    epic.stop_file.symlink_to("dangling")
     assert "a symbolic link" in refusal(epic)
 
 
@@ -91,12 +92,12 @@ def refusal(epic: Epic) -> str:
 
 
 def test_a_fifo_as_stop_file_is_refused_without_hanging(epic: Epic) -> None:
-    os.mkfifo(epic.stop_files[0])
+    os.mkfifo(epic.stop_file)
     assert "is a FIFO, not a regular file" in refusal(epic)
 
 
 def test_a_folder_as_stop_file_is_refused(epic: Epic) -> None:
-    epic.stop_files[0].mkdir()
+    epic.stop_file.mkdir()
     assert "is a folder, not a regular file" in refusal(epic)
 
 
@@ -123,8 +124,8 @@ def open_epic() -> Iterator[Epic]:
 
 
 def test_a_stop_file_that_cannot_be_read_is_refused(open_epic: Epic) -> None:
-    open_epic.stop_files[0].write_text("done")
-    open_epic.stop_files[0].chmod(0)
+    open_epic.stop_file.write_text("done")
+    open_epic.stop_file.chmod(0)
     with without_privilege():
         assert "cannot be read (Permission denied)" in refusal(open_epic)
 
@@ -140,53 +141,49 @@ def test_a_stop_file_in_a_folder_that_was_replaced_by_a_link_is_refused(epic: Ep
     assert (tmp_path / "outside/.stop").exists()
 
 
-def test_a_good_stop_file_wins_over_a_refused_one(epic: Epic) -> None:
-    epic.stop_files[0].mkdir()
-    epic.stop_files[1].write_text("done")
-    assert check_stop_file(epic) == StopFound(epic.stop_files[1], "done")
-
-
 def test_a_stale_stop_file_is_moved_aside_and_kept(epic: Epic) -> None:
-    first, second = epic.stop_files
-    first.write_text("old")
-    second.write_text("older")
-    assert clear_stale(epic, "run-1") == (first.with_name(".stop.stale-1"), second.with_name(".stop.stale-1"))
+    stop = epic.stop_file
+    stop.write_text("old")
+    assert clear_stale(epic, "run-1") == stop.with_name(".stop.stale-1")
     assert check_stop_file(epic) is None
-    assert first.with_name(".stop.stale-1").read_text() == "old"
-    first.write_text("this run")
-    assert check_stop_file(epic) == StopFound(first, "this run")
-    assert clear_stale(epic, "run-2") == (first.with_name(".stop.stale-2"),)
-    assert first.with_name(".stop.stale-1").read_text() == "old"
-    assert clear_stale(epic, "run-3") == ()
+    assert stop.with_name(".stop.stale-1").read_text() == "old"
+    stop.write_text("this run")
+    assert check_stop_file(epic) == StopFound(stop, "this run")
+    assert clear_stale(epic, "run-2") == stop.with_name(".stop.stale-2")
+    assert stop.with_name(".stop.stale-1").read_text() == "old"
+    assert clear_stale(epic, "run-3") is None
 
 
 def test_names_that_only_look_like_stale_ones_do_not_confuse_the_count(epic: Epic) -> None:
     for name in (".stop.stale-", ".stop.stale-x", ".stop.stale-\u00b2", ".stop.stale-7", f".stop.stale-{'9' * 200}"):
         (epic.epic_dir / name).touch()
-    epic.stop_files[0].touch()
-    assert clear_stale(epic, "run-1") == (epic.epic_dir / ".stop.stale-8",)
+    epic.stop_file.touch()
+    assert clear_stale(epic, "run-1") == epic.epic_dir / ".stop.stale-8"
 
 
 def test_stale_links_fifos_and_folders_are_moved_as_they_are(epic: Epic, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    stop = epic.stop_files[0]
+    stop = epic.stop_file
     stop.symlink_to(victim)
-    (moved,) = clear_stale(epic, "run-1")
+    moved = clear_stale(epic, "run-1")
+    assert moved is not None
     assert moved.is_symlink()
     assert victim.read_text() == "precious"
     os.mkfifo(stop)
-    (moved,) = clear_stale(epic, "run-1")
+    moved = clear_stale(epic, "run-1")
+    assert moved is not None
     assert moved.is_fifo()
     stop.mkdir()
     (stop / "inside").touch()
-    (moved,) = clear_stale(epic, "run-1")
+    moved = clear_stale(epic, "run-1")
+    assert moved is not None
     assert (moved / "inside").exists()
     assert check_stop_file(epic) is None
 
 
 def test_a_stale_stop_file_that_cannot_be_moved_ends_the_run_with_what_to_do(open_epic: Epic) -> None:
-    open_epic.stop_files[0].write_text("old")
+    open_epic.stop_file.write_text("old")
     open_epic.epic_dir.chmod(0o555)
     with without_privilege(), pytest.raises(ConfigurationError, match=r"run run-1: .*\.stop.*: remove it"):
         clear_stale(open_epic, "run-1")

@@ -35,7 +35,7 @@ def test_the_folder_named_by_epic_id_is_the_epic(tmp_path: Path) -> None:
     assert epic.prompt_md == harness / "payments/prompt.md"
     assert epic.decision_log == harness / "decision-log.md"
     assert epic.questions == harness / "user-feedback-questions.md"
-    assert epic.stop_files == (harness / "payments/.stop", harness / ".stop")
+    assert epic.stop_file == harness / "payments/.stop"
 
 
 def test_an_epic_id_without_a_folder_means_current_epic(tmp_path: Path) -> None:

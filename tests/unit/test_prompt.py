@@ -26,7 +26,7 @@ EPIC = Epic(
     decision_log=HARNESS / "decision-log.md",
     questions=HARNESS / "user-feedback-questions.md",
     prompt_md=EPIC_DIR / "prompt.md",
-    stop_files=(EPIC_DIR / ".stop", HARNESS / ".stop"),
+    stop_file=EPIC_DIR / ".stop",
 )
 
 
@@ -96,8 +96,7 @@ def test_the_process_says_what_ends_the_run_and_where_everything_is_written() ->
     process = prompt[: prompt.index(STATE_HEADING)]
     for told in (*map(str, (EPIC.codys_log, EPIC.decision_log, EPIC.questions)), "__cody_event__", "only then"):
         assert told in process
-    assert str(EPIC.stop_files[0]) in process
-    assert f"{EPIC.stop_files[1]}\n" not in prompt, "one place is named, not two"
+    assert str(EPIC.stop_file) in process
 
 
 def test_without_a_mission_there_is_a_default_one() -> None:

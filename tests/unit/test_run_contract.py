@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cody.contracts.run import RunError, RunSnapshot, StartRunRequest
+from cody.contracts.run import ControlRequest, ReasonRequest, RunError, RunSnapshot, StartRunRequest
 from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import (
     BODY,
@@ -24,7 +24,7 @@ from cody.contracts.run_events import (
     payload_json,
     read_event,
 )
-from cody.contracts.wire import epoch_ms, utc_text
+from cody.contracts.wire import Wire, epoch_ms, utc_text
 
 MINIMAL = {"epicId": "current-epic", "config": {"workingDir": "/repo"}}
 
@@ -34,6 +34,18 @@ def problems(config: dict[str, Any], epic_id: Any = "e") -> set[str]:
     with pytest.raises(ValidationError) as caught:
         StartRunRequest.model_validate({"epicId": epic_id, "config": {"workingDir": "/repo", **config}})
     return {".".join(str(part) for part in error["loc"]) for error in caught.value.errors()}
+
+
+@pytest.mark.parametrize(("model", "rest"), [(ControlRequest, {"action": "pause"}), (ReasonRequest, {})])
+def test_the_contracts_reasons_are_named_and_a_person_may_use_other_words(
+    model: type[Wire], rest: dict[str, str]
+) -> None:
+    (said, _) = model.model_json_schema()["properties"]["reason"]["anyOf"]
+    assert said["examples"] == ["manual", "error", "budget", "rate_limit", "no_progress", "approval", "system"]
+    for reason in (*said["examples"], "wrong branch", None):
+        assert model.model_validate({**rest, "reason": reason}).model_dump()["reason"] == reason
+    with pytest.raises(ValidationError, match="at most 500"):
+        model.model_validate({**rest, "reason": "x" * 501})
 
 
 def test_all_but_working_dir_has_a_default() -> None:

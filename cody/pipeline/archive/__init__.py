@@ -247,10 +247,10 @@ class Archive:
         async with self._reading("list threads") as connection:
             return await threads.page(connection, limit=limit, cursor=cursor)
 
-    async def unfinished_responses(self, *, limit: int = 1000) -> list[ResponseRow]:
-        """Responses in progress, the oldest first."""
+    async def unfinished_responses(self, *, after: str = "", limit: int = 1000) -> list[str]:
+        """Ids of Responses in progress that come after this one, in order; at most `limit`."""
         async with self._reading("list responses in progress") as connection:
-            return await threads.unfinished(connection, limit=limit)
+            return await threads.unfinished(connection, after=after, limit=limit)
 
     # Search
 

@@ -11,7 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from cody.contracts.submit import ThreadPage, ThreadSummary
 from cody.errors import InvalidRequest
-from cody.pipeline.archive.responses import ResponseRow
 from cody.pipeline.archive.tables import RESPONSES
 from cody.pipeline.archive.values import plain
 
@@ -45,15 +44,15 @@ async def page(connection: AsyncConnection, *, limit: int, cursor: str | None) -
     return ThreadPage(threads=threads, next_cursor=_cursor(threads[-1]) if more else None)
 
 
-async def unfinished(connection: AsyncConnection, *, limit: int) -> list[ResponseRow]:
-    """Responses in progress, those first that have been so for the longest time."""
+async def unfinished(connection: AsyncConnection, *, after: str, limit: int) -> list[str]:
+    """See Archive.unfinished_responses. The ids alone: a row may have megabytes, and almost none of them is needed."""
     statement = (
-        select(RESPONSES)
-        .where(RESPONSES.c.status.in_(("queued", "in_progress")))
-        .order_by(RESPONSES.c.created_at)
+        select(RESPONSES.c.response_id)
+        .where(RESPONSES.c.status.in_(("queued", "in_progress")), RESPONSES.c.response_id > plain(after))
+        .order_by(RESPONSES.c.response_id)
         .limit(limit)
     )
-    return [ResponseRow(**row._mapping) for row in await connection.execute(statement)]
+    return list((await connection.execute(statement)).scalars())
 
 
 async def _newest_statuses(connection: AsyncConnection, thread_ids: list[str]) -> dict[str, str]:

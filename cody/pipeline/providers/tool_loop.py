@@ -15,6 +15,7 @@ from cody.contracts.tool_names import ToolName, ToolSandbox
 from cody.pipeline.adapters.base import whole_item
 from cody.pipeline.model_request import ModelRequest, Tool
 from cody.pipeline.providers.driving import Provider
+from cody.pipeline.providers.item_ids import ItemIds
 from cody.pipeline.tracing import span
 from cody.redaction import Redactor
 from cody.settings import Settings
@@ -65,11 +66,14 @@ async def stream_with_tools(
     callers = {tool.name for tool in request.tools}
     request = request.model_copy(update={"tools": (*toolbox.tools, *request.tools)})
     spent: Usage | None = None
+    ids = ItemIds()
     for number in range(1, max_requests + 1):
+        ids.next_answer()
         begun: dict[str, OutputItem | None] = {}  # in the order in which they began; None = not done
         done: ResponseDone | None = None
         async with aclosing(provider.stream(request)) as payloads:
-            async for payload in payloads:
+            async for told in payloads:
+                payload = ids.unique(told)
                 match payload:
                     case ResponseStart() if number > 1:
                         pass

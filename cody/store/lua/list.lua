@@ -1,7 +1,7 @@
 -- One page of runs, newest first, in one round trip.
 -- KEYS: index
 -- ARGV: limit, status or '', epic id or '', score before or '+inf', id before or '', key prefix, how many ids to look at, now (ms)
--- Returns {score and id to go on from or '', then per run: id, subscribers, flat meta}
+-- Returns {score and id to go on from or '', then per run: id, subscribers, flat meta (none: a key of it can't be read)}
 local limit, looks = tonumber(ARGV[1]), tonumber(ARGV[7])
 local rows, seen, score, id = {}, 0, ARGV[4], ARGV[5]
 local page, offset, last = 200, 0, ''
@@ -15,13 +15,18 @@ while #rows < limit and seen < looks do
       seen = seen + 1
       last = at .. ':' .. run
       local meta = ARGV[6] .. run .. ':meta'
-      local head = redis.call('HMGET', meta, 'status', 'epicId')
-      if not head[1] then
+      -- pcall: a key of another type must not hide all the other runs.
+      local head = redis.pcall('HMGET', meta, 'status', 'epicId')
+      if head.err then
+        rows[#rows + 1] = {run, 0, {}}
+        if #rows == limit then break end
+      elseif not head[1] then
         -- The run has expired: forget its place.
         redis.call('ZREM', KEYS[1], run)
         offset = offset - 1
       elseif (ARGV[2] == '' or head[1] == ARGV[2]) and (ARGV[3] == '' or head[2] == ARGV[3]) then
-        local live = redis.call('ZCOUNT', ARGV[6] .. run .. ':subscribers', ARGV[8], '+inf')
+        local live = redis.pcall('ZCOUNT', ARGV[6] .. run .. ':subscribers', ARGV[8], '+inf')
+        if type(live) ~= 'number' then live = 0 end
         rows[#rows + 1] = {run, live, redis.call('HGETALL', meta)}
         if #rows == limit then break end
       end

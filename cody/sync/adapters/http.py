@@ -26,6 +26,8 @@ TIMEOUT_S = 30.0
 SEAL_TIMEOUT_S = 900.0
 """The server hashes the whole record before it answers."""
 GIVE_UP_AFTER_S = 120.0
+LATE_S = 5.0
+"""An answer that was asked for until a deadline may come so long after it: there is the way back."""
 PACE = Policy(retry_base_s=0.2, retry_cap_s=10.0)
 AWAY = frozenset({429, 502, 503, 504})
 """A server that is restarting, whose database is away, or that asks for patience: it comes back."""
@@ -76,6 +78,7 @@ class HttpAdapter:
         self._give_up_after_s = give_up_after_s
         self._jitter = jitter
         self._on_lost = on_lost or (lambda reason: None)
+        self._is_lost = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -101,7 +104,7 @@ class HttpAdapter:
             "messageCount": message_count,
             "byteSize": byte_size,
         }
-        path = f"/api/sync/sources/{quote(source_id, safe='')}/chunks"
+        path = f"{_source_path(source_id)}/chunks"
         answer = await self._call(
             AppendAnswer, "POST", path, body=body, missing="source_not_found", otherwise="source_invalid"
         )
@@ -119,7 +122,7 @@ class HttpAdapter:
         body: dict[str, Any] = {"manifest": manifest, "checksum": expected_checksum}
         if expected_message_count is not None:
             body["expectedMessageCount"] = expected_message_count
-        path = f"/api/sync/sources/{quote(source_id, safe='')}/seal"
+        path = f"{_source_path(source_id)}/seal"
         return _job(
             await self._call(
                 JobAnswer,
@@ -146,26 +149,28 @@ class HttpAdapter:
 
     async def cancel(self, job_id: str) -> JobSnapshot:
         """See Adapter.cancel."""
-        path = f"/api/sync/jobs/{quote(job_id, safe='')}/cancel"
+        path = f"{_job_path(job_id)}/cancel"
         return _job(await self._call(JobAnswer, "POST", path, body={}, missing="job_not_found"))
 
     async def wait_for_terminal(self, job_id: str, timeout: float | None = None) -> JobSnapshot:
-        """See Adapter.wait_for_terminal."""
-        loop = asyncio.get_running_loop()
-        deadline = None if timeout is None else loop.time() + timeout
-        wait_s = 0.0
-        while True:
-            job = await self._job(job_id, wait_s=wait_s)
-            if job.state in TERMINAL:
-                return job
-            left_s = MAX_WAIT_S if deadline is None else deadline - loop.time()
-            if left_s <= 0:
-                done = f"{job.processed_chunk_index + 1} of {job.total_chunks} chunks"
-                raise SyncError("timeout", f"job {job_id} is still {job.state} after {timeout} s ({done})")
-            wait_s = min(left_s, MAX_WAIT_S)
+        """See Adapter.wait_for_terminal. A server that does not answer until then is a timeout too."""
+        if timeout is None:
+            return await self._terminal(job_id, None)
+        deadline = asyncio.get_running_loop().time() + max(timeout, 0.0)
+        try:
+            async with asyncio.timeout_at(deadline + LATE_S):
+                job = await self._terminal(job_id, deadline)
+        except TimeoutError:
+            raise SyncError("timeout", f"job {job_id}: no Cody server answered at {self.url} in time") from None
+        if job.state not in TERMINAL:
+            done = f"{job.processed_chunk_index + 1} of {job.total_chunks} chunks"
+            raise SyncError("timeout", f"job {job_id} is still {job.state} after {timeout} s ({done})")
+        return job
 
     async def read(self, conversation_id: str) -> AsyncIterator[bytes]:
         """The verified record, in pieces; raises source_not_found, and backend_unavailable when it breaks off."""
+        if id_fault("conversation_id", conversation_id) is not None:
+            raise SyncError("source_not_found", "no conversation has such an id")
         params = {"conversationId": conversation_id}
         try:
             async with self._http.stream("GET", "/api/sync/record", params=params) as response:
@@ -173,16 +178,33 @@ class HttpAdapter:
                     raise _refusal(response.status_code, await response.aread(), "source_not_found", "source_not_found")
                 async for piece in response.aiter_raw():
                     yield piece
-        except httpx2.TransportError as failure:
+        except httpx2.RequestError as failure:
             raise self._unreachable(failure) from failure
 
-    async def _job(self, job_id: str, *, wait_s: float) -> JobSnapshot:
+    async def _terminal(self, job_id: str, deadline: float | None) -> JobSnapshot:
+        """The job once it has ended, or as it is at the deadline (by the event loop's clock)."""
+        loop, wait_s = asyncio.get_running_loop(), 0.0
+        while True:
+            job = await self._job(job_id, wait_s=wait_s, deadline=deadline)
+            left_s = MAX_WAIT_S if deadline is None else deadline - loop.time()
+            if job.state in TERMINAL or left_s <= 0:
+                return job
+            wait_s = min(left_s, MAX_WAIT_S)
+
+    async def _job(self, job_id: str, *, wait_s: float, deadline: float | None = None) -> JobSnapshot:
         params = {"waitMs": str(round(wait_s * 1000))} if wait_s else {}
-        path = f"/api/sync/jobs/{quote(job_id, safe='')}"
-        answer = await self._call(
-            JobAnswer, "GET", path, params=params, missing="job_not_found", timeout_s=wait_s + TIMEOUT_S
+        path = _job_path(job_id)
+        return _job(
+            await self._call(
+                JobAnswer,
+                "GET",
+                path,
+                params=params,
+                missing="job_not_found",
+                timeout_s=wait_s + TIMEOUT_S,
+                deadline=deadline,
+            )
         )
-        return _job(answer)
 
     async def _call(
         self,
@@ -195,8 +217,12 @@ class HttpAdapter:
         missing: SyncErrorCode = "source_not_found",
         otherwise: SyncErrorCode = "backend_unavailable",
         timeout_s: float | None = None,
+        deadline: float | None = None,
     ) -> Answer:
-        """`missing`, `otherwise`: what the server's own not_found and its other refusals are in canonical codes."""
+        """`missing`, `otherwise`: what the server's own not_found and its other refusals are in canonical codes.
+
+        Raises timeout when it would be made again after the `deadline` (by the event loop's clock).
+        """
         options: dict[str, Any] = {"params": params}
         if body is not None:
             options |= {"content": json.dumps(body).encode(), "headers": {"Content-Type": "application/json"}}
@@ -212,16 +238,18 @@ class HttpAdapter:
                     break
                 error = _refusal(response.status_code, response.content, missing, otherwise)
                 wait_s = _retry_after_s(response)
-            except httpx2.TransportError as failure:
+            except httpx2.RequestError as failure:
                 error = self._unreachable(failure)
             failures += 1
-            wait_s = max(wait_s, retry_delay_s(failures, PACE, self._jitter))
-            if loop.time() + wait_s > give_up_at:
+            retry_at = loop.time() + max(wait_s, retry_delay_s(failures, PACE, self._jitter))
+            if retry_at > give_up_at and (deadline is None or give_up_at < deadline):
                 raise error
-            self._on_lost(error.message)
-            await asyncio.sleep(wait_s)
-        if failures:
-            self._on_lost(None)
+            self._tell_lost(error.message)
+            if deadline is not None and retry_at >= deadline:
+                await asyncio.sleep(deadline - loop.time())
+                raise SyncError("timeout", f"it did not answer in time: {error.message}")
+            await asyncio.sleep(retry_at - loop.time())
+        self._tell_lost(None)
         if not 200 <= response.status_code < 300:
             raise _refusal(response.status_code, response.content, missing, otherwise)
         try:
@@ -230,9 +258,30 @@ class HttpAdapter:
             told = f"{method} {path}: what answers at {self.url} is not the sync API of a Cody"
             raise SyncError("backend_unavailable", told) from None
 
-    def _unreachable(self, failure: httpx2.TransportError) -> SyncError:
+    def _tell_lost(self, reason: str | None) -> None:
+        """Each reason, and once that it answers again: perhaps in another call than the one that was not answered."""
+        if reason is not None or self._is_lost:
+            self._is_lost = reason is not None
+            self._on_lost(reason)
+
+    def _unreachable(self, failure: httpx2.RequestError) -> SyncError:
         why = str(failure) or type(failure).__name__
         return SyncError("backend_unavailable", f"no Cody server answers at {self.url} ({why})")
+
+
+def _source_path(source_id: str) -> str:
+    return f"/api/sync/sources/{_segment(source_id, 'source_not_found')}"
+
+
+def _job_path(job_id: str) -> str:
+    return f"/api/sync/jobs/{_segment(job_id, 'job_not_found')}"
+
+
+def _segment(given: str, missing: SyncErrorCode) -> str:
+    """An id in a path; raises `missing` for what no server would find: it can't be written there."""
+    if id_fault("id", given) is not None or given in (".", ".."):
+        raise SyncError(missing, f"nothing has the id {given[:64]!r}")
+    return quote(given, safe="")
 
 
 def _job(answer: JobAnswer) -> JobSnapshot:

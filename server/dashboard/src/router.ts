@@ -34,7 +34,18 @@ const arrive = (): void => place.set(readPlace(location.pathname, location.searc
 export function go(to: string, { replace = false } = {}): void {
   if (to === location.pathname + location.search) return
   history[replace ? 'replaceState' : 'pushState'](null, '', to)
+  turnTo()
+}
+
+let shownPath = ''
+
+/** Show what the address says. On another page, as a page load would: the reader begins at the top, a screen reader hears where
+ * it is; what had the focus may be gone with the page before. */
+function turnTo(): void {
+  const moved = location.pathname !== shownPath
+  shownPath = location.pathname
   arrive()
+  if (moved) requestAnimationFrame(() => document.getElementById('main')?.focus({ preventScroll: true }))
 }
 
 /** The current address with some parameters changed; null takes one out. */
@@ -50,17 +61,17 @@ export function withQuery(changes: Record<string, string | null>): string {
 
 /** Links within the page are followed without loading it again, unless the reader wants a new tab. */
 export function startRouter(): void {
+  shownPath = location.pathname
   arrive()
-  addEventListener('popstate', arrive)
+  addEventListener('popstate', turnTo)
   document.addEventListener('click', (event) => {
     if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return
     const link = (event.target as Element | null)?.closest('a')
     if (!link || link.target || link.origin !== location.origin || link.hasAttribute('download')) return
     if (readPlace(link.pathname, '').route.page === 'unknown') return
+    // A place in this very page: the browser knows how to go there, and moves the focus.
+    if (link.hash && link.pathname === location.pathname && link.search === location.search) return
     event.preventDefault()
-    const moved = link.pathname !== location.pathname
     go(link.pathname + link.search)
-    // As a page load would: the reader begins at the top, a screen reader hears where it is.
-    if (moved) requestAnimationFrame(() => document.getElementById('main')?.focus({ preventScroll: true }))
   })
 }

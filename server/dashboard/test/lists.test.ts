@@ -3,6 +3,7 @@ import type { RunSummary } from '../src/api/contracts'
 import { LineLog, LineView } from '../src/model/line_log'
 import type { Group } from '../src/model/event_lines'
 import { nextSort, readSort, sortText, visibleRuns } from '../src/model/runs_view'
+import { Rotation } from '../src/model/rotation'
 import { isAtEnd, scrollToRow, visibleRows } from '../src/model/windowing'
 
 test('only the rows in sight are drawn, and some around them', () => {
@@ -91,4 +92,15 @@ test('a sort goes into the address and back', () => {
   expect(sort).toEqual({ key: 'tokens', down: true })
   expect(readSort(sortText(sort))).toEqual(sort)
   expect(nextSort(sort, 'tokens')).toEqual({ key: 'tokens', down: false })
+})
+
+test('each of more than one round can hold has its turn', () => {
+  const known = Array.from({ length: 150 }, (_, number) => `run ${number}`)
+  const looks = new Rotation()
+  const seen = new Set<string>()
+  for (let round = 0; round < 8; round++) for (const id of looks.take(known, 20)) seen.add(id)
+  expect(seen.size).toBe(150)
+  // A new one is first, one that has ended takes nobody's place.
+  expect(looks.take(['new', ...known.slice(75)], 1)).toEqual(['new'])
+  expect(looks.take([], 20)).toEqual([])
 })

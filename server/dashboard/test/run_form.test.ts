@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { emptyForm, fieldOf, formOf, requestOf } from '../src/model/run_form'
+import { emptyForm, fieldOf, formOf, requestOf, withheldOf } from '../src/model/run_form'
 import { readPlace } from '../src/router'
 import { compact, duration } from '../src/text/format'
 
@@ -24,13 +24,22 @@ test('a command belongs to its agent', () => {
   })
 })
 
-test('a run becomes a form that makes the same run, without its environment', () => {
-  const config = { workingDir: '/w', agent: 'command', command: ['a', 'b'], maxTurns: 2, env: { KEY: '***' }, watch: { include: ['x'], exclude: [] } }
-  const form = formOf({ epicId: 'e', config } as never)
-  expect(requestOf(form)).toEqual({
+test('a run becomes a form that makes the same run, and what of its environment is not told is named', () => {
+  const env = { CODEX_HOME: '/h', URL: 'http://a/?b=c', API_KEY: '[redacted:API_KEY]', LINES: 'a\nb' }
+  const config = { workingDir: '/w', agent: 'command', command: ['a', 'b'], maxTurns: 2, env, watch: { include: ['x'], exclude: [] } }
+  const run = { epicId: 'e', config } as never
+  expect(requestOf(formOf(run))).toEqual({
     epicId: 'e',
-    config: { workingDir: '/w', agent: 'command', command: ['a', 'b'], maxTurns: 2, watch: { include: ['x'], exclude: [] } },
+    config: {
+      workingDir: '/w',
+      agent: 'command',
+      command: ['a', 'b'],
+      maxTurns: 2,
+      env: { CODEX_HOME: '/h', URL: 'http://a/?b=c' },
+      watch: { include: ['x'], exclude: [] },
+    },
   })
+  expect(withheldOf(run)).toEqual(['API_KEY', 'LINES'])
 })
 
 test("the server's places are found in the form", () => {

@@ -32,21 +32,32 @@ export class ApiError extends Error {
 export class Unreachable extends Error {}
 
 const TIMEOUT_MS = 20_000
+/** For what is asked again and again: how long the page may say "Live" of a server that has stopped answering. */
+export const PROBE_MS = 8_000
 
 interface Options {
   method?: 'GET' | 'POST'
   body?: unknown
   headers?: Record<string, string>
   signal?: AbortSignal
+  /** The whole answer is here in this time, or there is none. */
+  timeoutMs?: number
 }
 
 /** A JSON answer. Raises ApiError, Unreachable; an abort of the caller's own signal is raised as it is. */
 export async function call<T>(path: string, options: Options = {}): Promise<T> {
-  return (await (await request(path, options)).json()) as T
+  const response = await request(path, options)
+  try {
+    return (await response.json()) as T
+  } catch (error) {
+    if (options.signal?.aborted) throw error
+    throw new Unreachable("the server's answer broke off")
+  }
 }
 
-export async function request(path: string, { method = 'GET', body, headers, signal }: Options = {}): Promise<Response> {
-  const deadline = AbortSignal.timeout(TIMEOUT_MS)
+export async function request(path: string, options: Options = {}): Promise<Response> {
+  const { method = 'GET', body, headers, signal, timeoutMs = TIMEOUT_MS } = options
+  const deadline = AbortSignal.timeout(timeoutMs)
   let response: Response
   try {
     response = await fetch(path, {

@@ -6,6 +6,7 @@
 import { type RunEvent, readEvent } from './contracts'
 import { ApiError, refusal, signedIn } from './http'
 import { type Frame, SseParser } from './sse'
+import { within } from './within'
 
 export type StreamState =
   | { kind: 'connecting' }
@@ -22,10 +23,15 @@ export interface StreamListener {
 
 const FIRST_WAIT_MS = 500
 const LONGEST_WAIT_MS = 5_000
-/** Three keepalives of the server's default: after that a connection that looks open is not. */
+/** A server that runs says at once whether it has the stream. */
+const HEADERS_MS = 8_000
+/** Three keepalives of the server's default. A connection that said nothing for so long may be dead, or its server has longer
+ * keepalives: it is made anew, and lost only if that fails. */
 const SILENCE_MS = 45_000
 
 class Lost extends Error {}
+/** Given up for another connection at once; nothing is known to be wrong. */
+class Renewed extends Error {}
 
 export class RunStream {
   private lastId: string | null = null
@@ -33,6 +39,8 @@ export class RunStream {
   private lostSinceMs: number | null = null
   private stopped = false
   private connection = new AbortController()
+  private isOpen = false
+  private heardMs = 0
   private wake: () => void = () => {}
 
   constructor(
@@ -54,8 +62,17 @@ export class RunStream {
     this.wake()
   }
 
-  /** Try again now instead of when the wait is over. */
-  readonly hurry = (): void => this.wake()
+  /** Try again now instead of when the wait is over, or when the server that does not answer is given up. */
+  readonly hurry = (): void => {
+    if (document.hidden) return
+    this.wake()
+    if (!this.isOpen) this.connection.abort(new Renewed())
+  }
+
+  /** The server did not answer another question, asked then: a connection that was silent since is no better. */
+  doubt(askedMs: number, reason: string): void {
+    if (this.isOpen && this.heardMs < askedMs) this.connection.abort(new Lost(reason))
+  }
 
   private async follow(): Promise<void> {
     this.listener.state({ kind: 'connecting' })
@@ -65,7 +82,11 @@ export class RunStream {
         this.listener.state({ kind: 'ended' })
         return
       } catch (error) {
-        if (this.stopped || this.settled(error)) return
+        this.isOpen = false
+        const why = this.connection.signal.aborted ? this.connection.signal.reason : error
+        if (this.stopped) return
+        if (why instanceof Renewed) continue
+        if (this.settled(why)) return
       }
       await this.pause()
     }
@@ -109,16 +130,20 @@ export class RunStream {
 
   /** Returns at the run's end; everything else is raised. */
   private async connect(): Promise<void> {
-    this.connection = new AbortController()
-    const response = await fetch(`/api/runs/${this.runId}/stream${this.lastId ? '' : '?from=0'}`, {
+    const connection = new AbortController()
+    this.connection = connection
+    const asked = fetch(`/api/runs/${this.runId}/stream${this.lastId ? '' : '?from=0'}`, {
       headers: { Accept: 'text/event-stream', ...(this.lastId ? { 'Last-Event-ID': this.lastId } : {}) },
       credentials: 'same-origin',
       cache: 'no-store',
-      signal: this.connection.signal,
+      signal: connection.signal,
     })
+    const response = await within(HEADERS_MS, asked, () => connection.abort(new Lost('the server does not answer')))
     if (!response.ok) throw await refusal(response)
     if (!response.body) throw new Lost('the server sent no stream')
     signedIn.set(true)
+    this.isOpen = true
+    this.heardMs = Date.now()
     this.lostSinceMs = null
     this.listener.state({ kind: 'live' })
     await this.read(response.body)
@@ -129,8 +154,8 @@ export class RunStream {
     const decoder = new TextDecoder()
     const reader = body.getReader()
     for (;;) {
-      const silence = setTimeout(() => this.connection.abort(), SILENCE_MS)
-      const { done, value } = await reader.read().finally(() => clearTimeout(silence))
+      const { done, value } = await within(SILENCE_MS, reader.read(), () => this.connection.abort(new Renewed()))
+      this.heardMs = Date.now()
       if (done) throw new Lost('the server closed the stream')
       if (this.stopped) return
       if (this.take(parser.feed(decoder.decode(value, { stream: true })))) return

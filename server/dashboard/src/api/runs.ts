@@ -12,7 +12,7 @@ import type {
   RunStatus,
   TurnRecord,
 } from './contracts'
-import { ApiError, call, request } from './http'
+import { ApiError, PROBE_MS, call, request } from './http'
 
 const RUNS = '/api/runs'
 
@@ -26,10 +26,11 @@ export function listRuns(query: PageQuery, signal?: AbortSignal): Promise<RunPag
   const params = new URLSearchParams({ limit: String(query.limit) })
   if (query.status) params.set('status', query.status)
   if (query.cursor) params.set('cursor', query.cursor)
-  return call(`${RUNS}?${params}`, { signal })
+  return call(`${RUNS}?${params}`, { signal, timeoutMs: PROBE_MS })
 }
 
-export const readRun = (runId: string, signal?: AbortSignal): Promise<RunSnapshot> => call(`${RUNS}/${runId}`, { signal })
+export const readRun = (runId: string, signal?: AbortSignal): Promise<RunSnapshot> =>
+  call(`${RUNS}/${runId}`, { signal, timeoutMs: PROBE_MS })
 
 export async function readTurns(runId: string, signal?: AbortSignal): Promise<TurnRecord[]> {
   return (await call<{ turns: TurnRecord[] }>(`${RUNS}/${runId}/turns`, { signal })).turns
@@ -71,7 +72,7 @@ export function previewRun(body: StartRequest): Promise<PromptAnswer | null> {
 /** Readiness, also when it is a refusal: a 503 carries the same checks. */
 export async function readReadiness(signal?: AbortSignal): Promise<Readiness> {
   try {
-    return await call<Readiness>('/readyz', { signal })
+    return await call<Readiness>('/readyz', { signal, timeoutMs: PROBE_MS })
   } catch (error) {
     if (error instanceof ApiError && error.details.checks) {
       const { checks, degraded } = error.details as unknown as Readiness
@@ -84,7 +85,7 @@ export async function readReadiness(signal?: AbortSignal): Promise<Readiness> {
 /** Workers, Redis and the archive; null while there is no Redis that could tell. */
 export async function readHealth(signal?: AbortSignal): Promise<Health | null> {
   try {
-    return await call<Health>('/api/health', { signal })
+    return await call<Health>('/api/health', { signal, timeoutMs: PROBE_MS })
   } catch (error) {
     if (error instanceof ApiError && error.status === 503) return null
     throw error

@@ -1,5 +1,6 @@
 // Whether what the page shows is what the server has. One for the page: the newest page's source tells it.
 
+import { ApiError } from '../api/http'
 import { Store } from './store'
 
 export type Connection =
@@ -7,9 +8,16 @@ export type Connection =
   | { kind: 'live' }
   | { kind: 'lost'; reason: string; sinceMs: number }
   | { kind: 'ended' }
+  | { kind: 'refused'; message: string }
   | { kind: 'signed-out' }
 
 export const connection = new Store<Connection>({ kind: 'connecting' })
+
+/** Tells of a question that failed. */
+export function failed(error: unknown): void {
+  if (error instanceof ApiError && error.status === 401) connection.set({ kind: 'signed-out' })
+  else told(error instanceof Error ? error.message : String(error))
+}
 
 /** Tells of answers that were asked for again and again: the first failure begins an outage, an answer ends it. */
 export function told(reason: string | null): void {

@@ -1,7 +1,6 @@
 // Asking again and again, one question at a time, less often while nobody looks.
 
-import { ApiError } from '../api/http'
-import { connection, told } from './connection'
+import { failed, told } from './connection'
 
 const HIDDEN_FACTOR = 10
 
@@ -9,22 +8,26 @@ const HIDDEN_FACTOR = 10
 export function poll(everyMs: number, ask: (signal: AbortSignal) => Promise<void>): () => void {
   const stopped = new AbortController()
   let timer = 0
+  let isAsking = false
   const again = (): void => {
     if (!stopped.signal.aborted) timer = window.setTimeout(round, document.hidden ? everyMs * HIDDEN_FACTOR : everyMs)
   }
   async function round(): Promise<void> {
+    isAsking = true
     try {
       await ask(stopped.signal)
       if (!stopped.signal.aborted) told(null)
     } catch (error) {
       if (stopped.signal.aborted) return
-      if (error instanceof ApiError && error.status === 401) connection.set({ kind: 'signed-out' })
-      else told(error instanceof Error ? error.message : String(error))
+      failed(error)
+    } finally {
+      isAsking = false
     }
     again()
   }
   const seen = (): void => {
-    if (document.hidden) return
+    // The question that is on its way is answered soon, and the next one comes behind it.
+    if (document.hidden || isAsking) return
     clearTimeout(timer)
     void round()
   }

@@ -55,15 +55,30 @@ export function emptyForm(): FormText {
   return Object.fromEntries(FIELDS.map((field) => [field.path, textOf(field, valueAt(defaults, field.path))]))
 }
 
-/** The form of a run like this one. The environment is left out: the API does not tell the values of secrets. */
-export function formOf(run: { epicId: string; config: RunConfig }): FormText {
+interface Like {
+  epicId: string
+  config: RunConfig
+}
+
+/** The form of a run like this one, without what is withheld. */
+export function formOf(run: Like): FormText {
   const form = emptyForm()
   for (const field of FIELDS) {
-    const value = valueAt(run, field.path)
-    if (value !== undefined && field.kind !== 'env') form[field.path] = textOf(field, value)
+    const value = field.kind === 'env' ? toldEnv(run) : valueAt(run, field.path)
+    if (value !== undefined) form[field.path] = textOf(field, value)
   }
   return form
 }
+
+/** The names of the environment that the form of a run like this one lacks: secrets, whose values the API does not tell, and
+ * what a line of the form can't hold. */
+export const withheldOf = (run: Like): string[] => envOf(run).filter((one) => !isTold(one)).map(([name]) => name)
+
+const toldEnv = (run: Like): Record<string, string> => Object.fromEntries(envOf(run).filter(isTold))
+const envOf = (run: Like): [string, string][] => Object.entries((run.config.env ?? {}) as Record<string, string>)
+/** Source: cody/sealing.py shown_env. Lines are trimmed, so a value that would not come back as it is counts as withheld. */
+const isTold = ([, value]: [string, string]): boolean =>
+  !value.includes('[redacted:') && !value.includes('\n') && value === value.trim()
 
 export const isShown = (field: Field, form: FormText): boolean => !field.agent || form['config.agent'] === field.agent
 

@@ -2,7 +2,7 @@
 
 import { archivedEvents } from '../api/archived_events'
 import { type RunEvent, type RunSnapshot, TERMINAL } from '../api/contracts'
-import { ApiError } from '../api/http'
+import { ApiError, Unreachable } from '../api/http'
 import { RunStream, type StreamState } from '../api/run_stream'
 import { readRun, readTurns } from '../api/runs'
 import { connection } from './connection'
@@ -17,6 +17,10 @@ interface SessionNotice {
   text: string
 }
 
+const READING: SessionNotice = {
+  tone: 'info',
+  text: 'The server has let go of events that this page had not seen. It reads them from the archive; what is new waits for them.',
+}
 const FROM_ARCHIVE: SessionNotice = {
   tone: 'info',
   text: 'The server had let go of events that this page had not seen. It has read them from the archive: nothing is missing.',
@@ -28,9 +32,18 @@ const GONE: SessionNotice = {
     'the place; what is known of those turns is from their record.',
 }
 
+const NOT_READ: SessionNotice = {
+  tone: 'warn',
+  text:
+    'The server has let go of events that this page had not seen, and the archive did not answer. The log marks the place. ' +
+    'Loading the page again asks the archive again.',
+}
+
 export class RunSession {
   readonly snapshot = new Store<RunSnapshot | null>(null)
   readonly problem = new Store<string | null>(null)
+  /** Why the server gives no events of this run: it will not change by asking again. */
+  readonly refused = new Store<string | null>(null)
   readonly model = new RunModel()
   /** Counts up when the model has changed; at most once a frame. */
   readonly version = new Store(0)
@@ -44,12 +57,17 @@ export class RunSession {
   private waiting: RunEvent[] | null = null
   private timer = 0
   private dueMs = Infinity
+  private isReading = false
+  private isDue = false
+  /** The stream has told all there is, or will not. */
+  private isSettled = false
 
   constructor(readonly runId: string) {
     this.stream = new RunStream(runId, { events: (events) => this.take(events), state: (state) => this.told(state) })
   }
 
   start(): void {
+    addEventListener('offline', this.readNow)
     this.stream.start()
     void this.read()
     void this.readRecords()
@@ -57,6 +75,7 @@ export class RunSession {
 
   stop(): void {
     this.stopped.abort()
+    removeEventListener('offline', this.readNow)
     clearTimeout(this.timer)
     this.batch.cancel()
     this.stream.stop()
@@ -71,7 +90,8 @@ export class RunSession {
     this.timer = window.setTimeout(() => void this.read(), afterMs)
   }
 
-  readonly retryNow = (): void => this.stream.hurry()
+  /** A browser without a network may still reach a server on its own machine: only asking tells. */
+  private readonly readNow = (): void => this.readSoon(0)
 
   private take(events: RunEvent[]): void {
     if (this.waiting) {
@@ -97,36 +117,47 @@ export class RunSession {
   private async fill(events: RunEvent[]): Promise<void> {
     this.waiting = [...events]
     const gaps = this.model.gaps.length
-    await this.readArchive()
+    this.notice.set(READING)
+    const hasAnswered = await this.readArchive()
     const waiting = this.waiting
     this.waiting = null
     if (this.stopped.signal.aborted) return
     this.apply(waiting)
     if (this.model.gaps.length === gaps) this.notice.set(FROM_ARCHIVE)
     else {
-      this.notice.set(GONE)
+      this.notice.set(hasAnswered ? GONE : NOT_READ)
       void this.readRecords()
     }
   }
 
-  private async readArchive(): Promise<void> {
+  /** False when the archive is away or stopped on the way: what is missing then is told by the numbers. */
+  private async readArchive(): Promise<boolean> {
     try {
       for await (const events of archivedEvents(this.runId, this.stopped.signal)) this.apply(events)
-    } catch {
-      // It is away, or has not got the run yet: what is missing then is told by the numbers.
+      return true
+    } catch (error) {
+      return error instanceof ApiError && error.status === 404
     }
   }
 
   private told(state: StreamState): void {
-    if (state.kind === 'refused') {
-      this.problem.set(state.message)
-      connection.set({ kind: 'live' })
-    } else connection.set(state)
+    connection.set(state)
+    this.isSettled = state.kind === 'refused' || state.kind === 'ended'
+    this.refused.set(state.kind === 'refused' ? state.message : null)
     if (state.kind === 'live' || state.kind === 'ended') this.readSoon()
   }
 
+  /** The snapshot, again and again until the run has ended and all its events are here: also what tells that a server whose
+   * stream is silent still answers. One question at a time. */
   private async read(): Promise<void> {
     this.dueMs = Infinity
+    if (this.isReading) {
+      this.isDue = true
+      return
+    }
+    this.isReading = true
+    this.isDue = false
+    const askedMs = Date.now()
     try {
       this.snapshot.set(await readRun(this.runId, this.stopped.signal))
       this.problem.set(null)
@@ -136,9 +167,13 @@ export class RunSession {
         this.problem.set(error.message)
         return
       }
+      if (error instanceof Unreachable) this.stream.doubt(askedMs, error.message)
+      else if (error instanceof ApiError && error.status === 401) this.stream.doubt(Infinity, error.message)
+    } finally {
+      this.isReading = false
     }
     const status = this.snapshot.value?.status
-    if (!status || !TERMINAL.has(status)) this.readSoon(SNAPSHOT_MS)
+    if (!status || !TERMINAL.has(status) || !this.isSettled || this.isDue) this.readSoon(this.isDue ? SOON_MS : SNAPSHOT_MS)
   }
 
   private async readRecords(): Promise<void> {

@@ -3,10 +3,11 @@
 import { type RunStatus, type RunSummary, TERMINAL } from '../api/contracts'
 import { ApiError } from '../api/http'
 import { listRuns, readRun } from '../api/runs'
+import { Rotation } from './rotation'
 import { Store } from './store'
 
 const PAGE = 100
-/** Active runs beyond the newest page that are asked for one by one, at most, in each round. */
+/** Active runs beyond the newest page that are asked for one by one, at most, in each round; the next round goes on with others. */
 const SINGLE_LOOKS = 20
 
 export interface Loading {
@@ -24,6 +25,7 @@ export class RunsList {
   readonly runs = new Store<ReadonlyMap<string, RunSummary>>(new Map())
   readonly loading = new Store<Loading>({ complete: false, busy: true })
   private readonly places = new Map<string, Place>()
+  private readonly looks = new Rotation()
   private more: Promise<void> | null = null
 
   constructor(private status: RunStatus | null) {}
@@ -92,7 +94,8 @@ export class RunsList {
       }
     }
     const gone: string[] = []
-    for (const { runId } of unseen().slice(0, SINGLE_LOOKS)) {
+    const waiting = unseen().map((run) => run.runId)
+    for (const runId of this.looks.take(waiting, SINGLE_LOOKS)) {
       try {
         fresh.set(runId, await readRun(runId, signal))
       } catch (error) {

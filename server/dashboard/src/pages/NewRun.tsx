@@ -3,9 +3,10 @@
 import { useEffect, useRef, useState } from 'preact/hooks'
 import type { PromptAnswer } from '../api/contracts'
 import { ApiError } from '../api/http'
-import { previewRun, readRun, startRun } from '../api/runs'
-import { connection } from '../model/connection'
-import { FIELDS, type Field, type FormText, emptyForm, fieldOf, formOf, isShown, requestOf } from '../model/run_form'
+import { listRuns, previewRun, readRun, startRun } from '../api/runs'
+import { connection, failed, told } from '../model/connection'
+import { poll } from '../model/polling'
+import { FIELDS, type Field, type FormText, emptyForm, fieldOf, formOf, isShown, requestOf, withheldOf } from '../model/run_form'
 import { useStore } from '../model/store'
 import { go, place } from '../router'
 import { Notice } from '../ui/bits'
@@ -17,6 +18,9 @@ interface Problems {
   fields: Record<string, string>
 }
 
+/** The server is asked whether it is there: a form has nothing else that would tell. */
+const ASK_MS = 3_000
+
 type Preview = { prompt: PromptAnswer } | { absent: true } | null
 
 export function NewRun() {
@@ -27,13 +31,26 @@ export function NewRun() {
   const [problems, setProblems] = useState<Problems | null>(null)
   const [busy, setBusy] = useState<'' | 'preview' | 'start'>('')
   const [preview, setPreview] = useState<Preview>(null)
+  /** Of the run that this one shall be like: whether it has an environment, and what of that is not told. */
+  const [likeEnv, setLikeEnv] = useState({ some: false, withheld: [] as string[] })
+  const { withheld } = likeEnv
   // The same request twice is the same run: a double click, or a second try after an answer that was lost.
   const sent = useRef({ body: '', key: '' })
 
   useEffect(() => {
     document.title = 'New run · Cody'
-    connection.set({ kind: 'live' })
-    if (like) readRun(like).then((run) => setText(formOf(run)), (error: Error) => setProblems({ summary: error.message, fields: {} }))
+    connection.set({ kind: 'connecting' })
+    return poll(ASK_MS, async (signal) => void (await listRuns({ limit: 1 }, signal)))
+  }, [])
+  useEffect(() => {
+    if (!like) return
+    readRun(like).then(
+      (run) => {
+        setText(formOf(run))
+        setLikeEnv({ some: Object.keys(run.config.env ?? {}).length > 0, withheld: withheldOf(run) })
+      },
+      (error: Error) => setProblems({ summary: error.message, fields: {} }),
+    )
   }, [like])
 
   // Once they are drawn: the reader goes on at the first field that is wrong.
@@ -48,9 +65,12 @@ export function NewRun() {
     setProblems(null)
     try {
       await work()
-      connection.set({ kind: 'live' })
+      told(null)
     } catch (error) {
-      setProblems(problemsOf(error))
+      // A refusal is an answer: the server is there.
+      if (error instanceof ApiError && error.status !== 401) told(null)
+      else failed(error)
+      setProblems(problemsOf(error, what))
     } finally {
       setBusy('')
     }
@@ -94,6 +114,12 @@ export function NewRun() {
           <Notice tone="bad">{problems.summary}</Notice>
         </div>
       )}
+      {withheld.length > 0 && (
+        <Notice tone="warn">
+          Left out of the environment, because the server tells no secrets: <code>{withheld.join(', ')}</code>. If the run needs{' '}
+          {withheld.length === 1 ? 'it, add it' : 'them, add them'} again under More.
+        </Notice>
+      )}
       <fieldset>
         <legend>Work</legend>
         <div class="fields fields-wide">{section('work')}</div>
@@ -106,7 +132,7 @@ export function NewRun() {
         <legend>Limits and end</legend>
         <div class="fields">{section('limits')}</div>
       </fieldset>
-      <details class="section" open={moreIsWrong || undefined}>
+      <details class="section" open={moreIsWrong || likeEnv.some || undefined}>
         <summary>More</summary>
         <div class="fields fields-wide">{section('more')}</div>
       </details>
@@ -131,9 +157,12 @@ export function NewRun() {
 }
 
 /** The server's words, each at its field; what belongs to no field is said above. */
-function problemsOf(error: unknown): Problems {
+function problemsOf(error: unknown, what: 'preview' | 'start'): Problems {
   if (!(error instanceof ApiError)) {
-    return { summary: `Nothing was started: ${error instanceof Error ? error.message : String(error)}. Try again.`, fields: {} }
+    const said = error instanceof Error ? error.message : String(error)
+    // The request may have arrived and only its answer be lost.
+    const then = what === 'start' ? 'The run may have started: trying again without a change gives the same run.' : 'Try again.'
+    return { summary: `No answer came: ${said}. ${then}`, fields: {} }
   }
   const fields: Record<string, string> = {}
   const others: string[] = []

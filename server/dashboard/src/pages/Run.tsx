@@ -34,6 +34,7 @@ export function Run({ runId }: { runId: string }) {
   }, [session])
   const run = useStore(session.snapshot)
   const problem = useStore(session.problem)
+  const refused = useStore(session.refused)
   const notice = useStore(session.notice)
   const isOver = run !== null && TERMINAL.has(run.status)
   const now = useNow(!isOver)
@@ -42,10 +43,11 @@ export function Run({ runId }: { runId: string }) {
     document.title = run ? `${folderName(run.workingDir)} · ${run.status} · Cody` : 'Run · Cody'
   }, [run?.workingDir, run?.status])
 
-  if (problem && !run) {
+  const absent = problem ?? refused
+  if (absent && !run) {
     return (
       <Empty isPage title="This run can't be shown">
-        <p>{problem}</p>
+        <p>{absent}</p>
         <a href="/">All runs</a>
       </Empty>
     )
@@ -54,6 +56,7 @@ export function Run({ runId }: { runId: string }) {
   return (
     <>
       <RunHeader session={session} run={run} nowMs={now} />
+      {refused && <Notice tone="bad">This page gets no further events of the run: {refused}</Notice>}
       {notice && <Notice tone={notice.tone}>{notice.text}</Notice>}
       <RunBody session={session} nowMs={now} />
     </>

@@ -104,7 +104,7 @@ export function EventLog({ log, turn, onTurn }: Props) {
           class="log-lines"
           role="listbox"
           label="Events"
-          activeId={active < 0 ? undefined : `line-${activeKey}`}
+          active={active < 0 ? undefined : { index: active, id: `line-${activeKey}` }}
           onKeyDown={onKey}
           count={rows.length}
           rowPx={LINE_PX}

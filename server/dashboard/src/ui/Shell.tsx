@@ -39,6 +39,7 @@ export function Shell({ children }: { children: ComponentChildren }) {
           New run
         </a>
       </header>
+      <Outage />
       {isIn ? null : <SignedOut />}
       <main id="main" tabIndex={-1} class={`page page-${route.page}`}>
         {children}
@@ -52,18 +53,38 @@ const WORDS: Record<Connection['kind'], string> = {
   live: 'Live',
   lost: 'Reconnecting',
   ended: 'Complete',
+  refused: 'Not live',
   'signed-out': 'Signed out',
 }
 
 function ConnectionState() {
   const state = useStore(connection)
-  const lost = state.kind === 'lost'
-  const now = useNow(lost)
   return (
-    <div class={`connection connection-${state.kind}`} title={lost ? state.reason : undefined}>
+    <div class={`connection connection-${state.kind}`}>
       <span class="status-dot" aria-hidden="true" />
       <span role="status">{WORDS[state.kind]}</span>
-      {lost && now - state.sinceMs > 1_000 && <span class="connection-since">{duration(now - state.sinceMs)}</span>}
+    </div>
+  )
+}
+
+/** A connection that is back in this time is not worth a line. */
+const BLIP_MS = 1_000
+
+/** Why what is shown may be out of date, and for how long. Its place is always there: a screen reader hears what comes into it,
+ * but (a timer is silent) not the seconds that pass. */
+function Outage() {
+  const state = useStore(connection)
+  const lost = state.kind === 'lost' ? state : null
+  const forMs = useNow(lost !== null) - (lost?.sinceMs ?? 0)
+  const shown = lost !== null && forMs > BLIP_MS
+  return (
+    <div class={shown ? 'outage' : undefined} role="status" aria-atomic={false}>
+      {shown && (
+        <>
+          <span>What is shown may be out of date: {lost.reason}.</span>
+          <span role="timer">Trying again for {duration(forMs)}</span>
+        </>
+      )}
     </div>
   )
 }

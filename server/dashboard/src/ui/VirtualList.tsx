@@ -17,8 +17,8 @@ interface Props {
   role?: 'listbox' | 'rowgroup'
   label?: string
   class?: string
-  /** What makes a listbox one stop for Tab: the id of the row that the keys are at, and the keys. */
-  activeId?: string
+  /** What makes a listbox one stop for Tab: the row that the keys are at, and the keys. */
+  active?: { index: number; id: string }
   onKeyDown?: (event: KeyboardEvent) => void
 }
 
@@ -77,13 +77,15 @@ export function VirtualList(props: Props) {
 
   const rows = []
   for (let index = begin; index < end; index++) rows.push(props.row(index))
+  // Only a row that is in the page can be named.
+  const active = props.active && props.active.index >= begin && props.active.index < end ? props.active.id : undefined
   return (
     <div
       ref={outer}
       class={`vlist ${props.class ?? ''}`}
       role={props.role}
       aria-label={props.label}
-      aria-activedescendant={props.activeId}
+      aria-activedescendant={active}
       tabIndex={props.onKeyDown ? 0 : undefined}
       onKeyDown={props.onKeyDown}
       onScroll={onScroll}
