@@ -1,7 +1,7 @@
 """Asks for known vulnerabilities of the pinned dependencies: `python -m tests.security.dependency_audit [OPTIONS of pip-audit]`.
 
-Exit code 1 when there are some; 2 when pip-audit can't be used, or says what can't be understood. Without a network there is
-no answer: that is said, and is no failure.
+Exit code 1 when there are some; 2 when pip-audit can't be used, or says what can't be understood. Without a network, or with a
+database in trouble, there is no answer: that is said, and is no failure.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from typing import Any
 
 PINNED = "constraints.txt"
 DEADLINE_S = 300
-NO_NETWORK = re.compile(
-    r"Could not connect to |^requests\.exceptions\.(?:ConnectionError|ConnectTimeout|ReadTimeout|ProxyError)\b",
+NO_ANSWER = re.compile(
+    r"Could not connect to |^requests\.exceptions\.(?:ConnectionError|ConnectTimeout|ReadTimeout|ProxyError)\b"
+    r"|^requests\.exceptions\.HTTPError: 5\d\d ",
     re.MULTILINE,
 )
-"""How pip-audit ends when it reaches nobody."""
+"""How pip-audit ends when it reaches nobody, or nobody who can answer."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         bad = _vulnerable(json.loads(done.stdout))
     except (ValueError, KeyError, TypeError):
         last = (done.stderr.strip().splitlines() or ["pip-audit said nothing"])[-1]
-        return _unasked(last, code=0 if NO_NETWORK.search(done.stderr) else 2)
+        return _unasked(last, code=0 if NO_ANSWER.search(done.stderr) else 2)
     if done.returncode != bool(bad):
         return _unasked(f"pip-audit ended with {done.returncode}", code=2)
     for line in bad:

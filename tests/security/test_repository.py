@@ -136,6 +136,12 @@ def test_an_audit_without_a_network_is_told_and_no_failure(tmp_path: Path) -> No
     assert "were not audited" in done.stderr
 
 
+def test_an_audit_whose_database_is_in_trouble_is_told_and_no_failure(tmp_path: Path) -> None:
+    with database(status=503) as known:
+        done = audited(tmp_path, *known.options)
+    assert (done.returncode, "were not audited" in done.stderr) == (0, True)
+
+
 def test_a_known_hole_is_a_failure_and_named(tmp_path: Path) -> None:
     with database("starlette") as known:
         done = audited(tmp_path, *known.options)
