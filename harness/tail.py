@@ -83,7 +83,8 @@ class TailHub:
         ended = (await runs.fields(self.redis, run_id)).get("status") in TERMINAL
         if start == "$":
             newest = await events.last(self.redis, run_id)
-            return Cursor(newest.id, newest.seq, ended) if newest else Cursor(START, None, ended)
+            # It may have ended since its status was read: nothing comes after a terminal event.
+            return Cursor(newest.id, newest.seq, ended or newest.terminal) if newest else Cursor(START, None, ended)
         if start == "0":
             return Cursor(START, None, ended)
         wanted = id_tuple(start)
@@ -95,6 +96,7 @@ class TailHub:
             # Redis went back to an older state, or the id was made up: what comes next would not go on from there.
             raise ahead(run_id, newest, earliest)
         at = await events.at(self.redis, run_id, f"{wanted[0]}-{wanted[1]}")
+        ended = ended or (at is not None and at.terminal)
         return Cursor(f"{wanted[0]}-{wanted[1]}", at.seq if at else None, ended)
 
     async def join(self, run_id: str) -> Tail:

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from cody.errors import StreamTrimmed
 from cody.store import keys
+from cody.store.events import last
 from harness.tail import Reading, TailHub
 from harness.tail_pages import FEW, MANY, PAGES_BYTES, Batch
 from tests.server.cody_server import OwnedRun
@@ -158,3 +159,19 @@ async def test_who_asks_for_the_oldest_is_not_given_what_was_trimmed_a_moment_ag
         reading = hub.follow(run.run_id, await hub.open(run.run_id, "0"))
         assert (await anext(reading))[0].seq == oldest
         await reading.aclose()
+
+
+@pytest.mark.parametrize("start", ["$", "the newest"])
+async def test_a_run_that_ends_while_a_reader_comes_is_not_waited_for(
+    redis: Redis, valkey_url: str, start: str
+) -> None:
+    run = await OwnedRun.create(redis)
+    await run.complete()
+    # As the reader finds it that asked for the status a moment before the end, and for the newest event a moment after.
+    await redis.hset(keys.meta(run.run_id), "status", "running")
+    async with tails(valkey_url, redis) as hub:
+        newest = await last(redis, run.run_id)
+        assert newest is not None
+        cursor = await hub.open(run.run_id, start if start == "$" else newest.id)
+        async with asyncio.timeout(20):
+            assert [batch async for batch in hub.follow(run.run_id, cursor)] == []
