@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from cody.contracts.run import TERMINAL, RunSnapshot
 from cody.contracts.wire import epoch_ms, utc_text
 from cody.pipeline.archive import EventRow, ResponseRow
 from cody.pipeline.response_state import ReducerState
+from cody.pipeline.response_steps import row_of
 from cody.pipeline.search_text import Document
 from cody.pipeline.transfer import LINE, EventLine, RecordLine
 
@@ -77,21 +79,8 @@ def response_row(response: Response, run_id: str | None = None) -> ResponseRow:
     """
     if not response.is_terminal:
         raise Unreadable(f"response {response.id} is {response.status}: only Responses that have ended are taken in")
-    return ResponseRow(
-        response_id=response.id,
-        run_id=run_id,
-        turn_id=response.turn_id,
-        thread_id=response.thread_id,
-        agent_id=response.agent_id,
-        model_id=response.model_id,
-        provider_id=response.provider_id,
-        status=response.status,
-        created_at=response.created_at,
-        updated_at=response.updated_at,
-        response=response.model_dump_json(),
-        reducer_state=ReducerState(response=response).model_dump_json(exclude_none=True),
-        last_event_id=_NO_STREAM,
-    )
+    # Whose it is, the upload says, not the turn's name in it.
+    return replace(row_of(ReducerState(response=response), _NO_STREAM), run_id=run_id)
 
 
 def documents_of(response: Response) -> list[Document]:
