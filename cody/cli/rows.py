@@ -9,7 +9,7 @@ from rich.text import Text
 from cody.cli.amounts import clock, count, duration, size
 from cody.cli.items import Item, read_item
 from cody.cli.untrusted import last_lines, one_line, safe
-from cody.cli.wording import compact_json, first_sentence, sentences, source_words
+from cody.cli.wording import compact_json, first_sentence, sentences, source_words, turn_limit
 from cody.contracts.run import RunError, TokenUsage
 from cody.contracts.run_events import (
     CompletionDetected,
@@ -71,8 +71,6 @@ class Seen:
     calls: dict[str, Item] = field(default_factory=dict)
     files: set[tuple[str, str]] = field(default_factory=set)
     """(kind, path) in this turn: the agent and the watcher both report what was written."""
-    turn: int | None = None
-    """The latest one."""
     error: str | None = None
     """What the latest turn failed with: the run may fail with the same words."""
 
@@ -96,7 +94,6 @@ def rows(event: RunEvent, seen: Seen) -> list[Row]:
         case TurnStarted() as body:
             seen.files.clear()
             seen.calls.clear()
-            seen.turn = event.turn
             number = "" if event.turn is None else f" {event.turn}"
             title = Text.assemble((f"turn{number}", "bold cyan"), (f"  pid {body.pid}", "dim"))
             return [Row("", "", Text()), Row(time, "▶", title)]
@@ -128,9 +125,9 @@ def _sentence(event: RunEvent, seen: Seen) -> tuple[str, Text] | None:
             return "■", Text(f"cancelling ({one_line(reason)})", "yellow")
         case RunCancelled(reason=reason):
             return "■", Text(f"cancelled ({one_line(reason)})", "bold yellow")
-        case RunCompleted(source=source):
+        case RunCompleted(source=source, line=line):
             how = "ended at" if source == "max_turns" else "completed by"
-            return "✔", Text(f"run {how} {source_words(source, seen.turn)}", "bold green")
+            return "✔", Text(f"run {how} {source_words(source, turn_limit(line))}", "bold green")
         case RunFailed(error=error):
             return "✘", Text("run failed: ", "bold red").append_text(_error(error, brief=seen.error == error.message))
         case RunRecovered(fence=fence):
@@ -150,8 +147,8 @@ def _sentence(event: RunEvent, seen: Seen) -> tuple[str, Text] | None:
             return "…", Text(shown, "dim")
         case TestRunCompleted() as body:
             return "✔" if body.failed == 0 else "✘", _tests(body)
-        case CompletionDetected(source="max_turns"):
-            return "·", Text(f"{source_words('max_turns', event.turn or seen.turn)} is reached", "dim")
+        case CompletionDetected(source="max_turns", line=line):
+            return "·", Text(f"{source_words('max_turns', turn_limit(line))} is reached", "dim")
         case CompletionDetected(source=source, line=line):
             quoted = f": {one_line(line)}" if line else ""
             return "✔", Text(f"{source_words(source)} says that the work is done{quoted}", "green")

@@ -52,6 +52,9 @@ def _impossible(found: re.Match[str]) -> str:
     return f"the run is {found[2]}, and can't be {_DONE[found[1]]} now{instead}"
 
 
+_TURNS_MADE = re.compile(r"[0-9]{1,9} of ([0-9]{1,9}) turns made")
+
+
 def sentences(message: str) -> str:
     """An error's message, safe: what happened and what to do on one line, and the agent's last lines below it."""
     told, quote, last = safe(message).partition(_QUOTE)
@@ -65,6 +68,12 @@ def sentences(message: str) -> str:
 def first_sentence(message: str) -> str:
     """What happened, without what to do about it."""
     return one_line(safe(message).strip().partition("\n")[0], 300)
+
+
+def turn_limit(line: str | None) -> int | None:
+    """The limit that a completion by it tells of (`2 of 2 turns made`); turns that were cut off do not count towards it."""
+    found = _TURNS_MADE.fullmatch(line or "")
+    return int(found[1]) if found else None
 
 
 def source_words(source: str | None, turns: int | None = None) -> str:
