@@ -136,7 +136,7 @@ class _Push:
         try:
             with closing(blocks(self._record)) as read:
                 chunks: Iterator[Chunk] = chunk_lines(read, self._journal.chunk_bytes)
-                while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+                while (chunk := await _next(chunks)) is not None:
                     self._found.add(chunk)
                     if self._found.total_chunks == resumed_at:
                         self._compare()
@@ -178,3 +178,14 @@ class _Push:
     def _save(self, journal: Journal) -> None:
         self._journal = journal
         self._file.save(journal)
+
+
+async def _next(chunks: Iterator[Chunk]) -> Chunk | None:
+    """The next chunk, read in a thread; None at the end. Not left before the thread is: a generator that is still at
+    work can't be closed."""
+    reading = asyncio.ensure_future(asyncio.to_thread(next, chunks, None))
+    try:
+        return await asyncio.shield(reading)
+    except asyncio.CancelledError:
+        await asyncio.wait([reading])
+        raise

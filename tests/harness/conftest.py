@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ class Workspace:
     """A repository with an epic, and an agent in it that is a Python program."""
 
     path: Path
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     @property
     def epic(self) -> Path:
@@ -42,7 +44,7 @@ class Workspace:
             EPIC, STOP = Path(os.environ["CODY_EPIC_DIR"]), Path(os.environ["CODY_STOP_FILE"])
             def say(**event): print(json.dumps({"__cody_event__": event}), flush=True)
         """
-        program = self.path.parent / "agent.py"
+        program = self.path.parent / f"agent-{next(self._numbers)}.py"
         program.write_text(textwrap.dedent(head) + textwrap.dedent(code), encoding="utf-8")
         return [sys.executable, str(program)]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -104,3 +106,20 @@ async def test_a_journal_that_is_behind_what_was_sealed_says_nothing_about_the_r
     path.write_bytes(LINES.replace(b"39", b"93"))
     assert (await pushed(adapter, path, file)).state == "succeeded"
     assert await arrived(adapter) == LINES.replace(b"39", b"93")
+
+
+async def test_a_push_that_is_cancelled_while_a_chunk_is_read_is_cancelled_and_nothing_else(
+    tmp_path: Path, adapter: MemoryAdapter, file: JournalFile
+) -> None:
+    path = tmp_path / "slow"
+    os.mkfifo(path)  # whoever reads it is kept
+    record = Record(path, len(LINES), "notes", None)
+    task = asyncio.create_task(push(adapter, URL, record, file, Silent(), chunk_bytes=CHUNK_BYTES))
+    writer = await asyncio.to_thread(path.open, "wb")  # opened as soon as it is read
+    task.cancel()
+    with writer:
+        ended, _ = await asyncio.wait([task], timeout=0.05)
+        assert not ended, "what is read from is closed under its reader"
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, DEADLINE_S)
+    assert journal_of(file).acknowledged_chunks == 0
