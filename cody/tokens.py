@@ -12,7 +12,6 @@ import hmac
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from typing import Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cody.contracts.wire import utc_text
 from cody.errors import ConfigurationError, Conflict, InvalidRequest, NotFound
+from cody.wall_clock import now_text
 
 Scope = Literal["read", "control", "admin"]
 SCOPES: tuple[Scope, ...] = ("read", "control", "admin")
@@ -183,7 +182,7 @@ class TokenStore:
 
     def _put(self, name: str, scope: Scope) -> str:
         value = PREFIX + secrets.token_urlsafe(TOKEN_BYTES)
-        now = utc_text(time.time_ns() // 1_000_000)
+        now = now_text()
         record = TokenRecord(name=name, scope=scope, sha256=digest(value), created_at=now)
         if name == LOCAL:
             _write_private(self._local_path, value.encode() + b"\n")

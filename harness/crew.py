@@ -17,7 +17,6 @@ from redis.asyncio import Redis
 from structlog import get_logger
 
 from cody.contracts.run_config import RunConfig
-from cody.contracts.wire import utc_text
 from cody.errors import CodyError, StoreUnavailable
 from cody.pipeline.pipeline import Pipeline
 from cody.redaction import Redactor
@@ -27,11 +26,12 @@ from cody.store import control, keys, leases, runs
 from cody.store.availability import store_calls
 from cody.store.leases import Claim
 from cody.store.reader import StreamReader
+from cody.wall_clock import now_text
 from harness.agents.registry import agents
 from harness.archive_fence import fence_of
 from harness.dispatch import Dispatcher
 from harness.guard_clock import boottime_ns
-from harness.journal import StoreCorrupt, now_ms
+from harness.journal_failures import StoreCorrupt
 from harness.kept_runs import keep_recent
 from harness.leases import LeaseKeeper
 from harness.ownership import Ownership, Shared
@@ -196,7 +196,7 @@ class Crew:
             case "cancel":
                 for run_id in list(self.workers):
                     with contextlib.suppress(CodyError), store_calls("cancel a run"):
-                        await control.request(self._redis, run_id, "cancel", reason="system", now=utc_text(now_ms()))
+                        await control.request(self._redis, run_id, "cancel", reason="system", now=now_text())
             case "finish-turn":
                 for worker in workers:
                     worker.leave_after_turn()

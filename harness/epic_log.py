@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import get_args
 
 from cody.contracts.epic_log import EpicLog, LogName
-from cody.contracts.run_config import RunConfig
-from cody.errors import InvalidRequest, NotFound
+from cody.errors import NotFound
 from cody.redaction import Redactor
-from harness import epic
+from harness.epic import Epic
 from harness.regular_file import opened, text_of_tail, why_unreadable
 
 MAX_TEXT_BYTES = 1 << 20
@@ -27,16 +25,8 @@ def log_name(given: str) -> LogName:
     raise NotFound(f"there is no such log: the logs are {' and '.join(get_args(LogName))}")
 
 
-async def read_log(run_id: str, config: RunConfig, epic_id: str, name: LogName, redactor: Redactor) -> EpicLog:
-    """The log as it is now; raises NotFound when it, or the epic, is not there, or is no regular file."""
-    return await asyncio.to_thread(_read, run_id, config, epic_id, name, redactor)
-
-
-def _read(run_id: str, config: RunConfig, epic_id: str, name: LogName, redactor: Redactor) -> EpicLog:
-    try:
-        where = epic.locate(config, epic_id)
-    except InvalidRequest as error:
-        raise NotFound(f"the logs of run {run_id} are not on this host: {error.message}") from None
+def read_log(run_id: str, where: Epic, name: LogName, redactor: Redactor) -> EpicLog:
+    """The log as it is now; raises NotFound when it is not there, or is no regular file. Blocks."""
     path = where.codys_log if name == "codys-log.md" else where.decision_log
     try:
         with opened(path) as file:

@@ -25,9 +25,11 @@ from cody.store import control, keys, meta, runs
 from cody.store.availability import store_calls
 from cody.store.leases import Claim
 from cody.store.reader import Entry, StreamReader
+from cody.wall_clock import now_ms, now_text
 from harness.agents.base import Agent, Body
 from harness.archive_fence import CheckFence
-from harness.journal import Journal, JournalBroken, StoreCorrupt, StoreLost, now_ms
+from harness.journal import Journal
+from harness.journal_failures import JournalBroken, StoreCorrupt, StoreLost
 from harness.leases import Lease, LeaseKeeper
 from harness.permission import located
 from harness.process import ProcessesLeft, sweep
@@ -188,7 +190,7 @@ class Ownership:
     async def _fail(self, journal: Journal, fields: Mapping[str, str], failure: RunError) -> None:
         """End a run that can't be worked on."""
         status = cast("RunStatus", fields["status"])
-        ended = {**meta.error_fields(failure), "finishedAt": utc_text(now_ms()), "pid": ""}
+        ended = {**meta.error_fields(failure), "finishedAt": now_text(), "pid": ""}
         log.error("run.unworkable", run_id=self._run_id, code=failure.code, error=failure.message)
         target: RunStatus = "cancelled" if status == "cancelling" else "failed"
         body: Body = RunCancelled(reason="error") if status == "cancelling" else RunFailed(error=failure)

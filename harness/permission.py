@@ -37,16 +37,23 @@ def check_inside(config: RunConfig, settings: Settings) -> None:
         raise _outside(config.working_dir, settings)
 
 
-def located(config: RunConfig, epic_id: str, settings: Settings) -> Epic:
-    """The epic of a run that may work there; raises what `check_allowed` and `epic.locate` raise.
+def visible(config: RunConfig, epic_id: str, settings: Settings) -> Epic:
+    """The epic of a run whose files may be shown here; raises Forbidden outside of the roots, and InvalidRequest.
 
     The folder that was found is what counts from here on, so that one is looked at, too: a link in workingDir may turn
-    after `check_allowed` followed it.
+    after it was followed.
     """
-    check_allowed(config, settings)
+    check_inside(config, settings)
     found = epic.locate(config, epic_id)
     if not _is_below(found.working_dir, settings.workspace_roots):
         raise _outside(str(found.working_dir), settings)
+    return found
+
+
+def located(config: RunConfig, epic_id: str, settings: Settings) -> Epic:
+    """The epic of a run that may work there; raises what `check_allowed` and `visible` raise."""
+    check_allowed(config, settings)
+    found = visible(config, epic_id, settings)
     _check_codex_home(config, found.working_dir, settings)
     return found
 

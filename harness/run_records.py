@@ -11,7 +11,7 @@ from cody.errors import CodyError, NotFound
 from cody.pipeline.pipeline import Pipeline
 from cody.store import runs
 from cody.store.availability import store_calls
-from harness.journal import now_ms
+from cody.wall_clock import now_ms
 
 log = get_logger()
 

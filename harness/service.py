@@ -24,8 +24,7 @@ from cody.contracts.run import (
     StartRunAnswer,
     StartRunRequest,
 )
-from cody.contracts.wire import utc_text
-from cody.errors import CodyError, NotFound, StoreUnavailable
+from cody.errors import CodyError, InvalidRequest, NotFound, StoreUnavailable
 from cody.pipeline.pipeline import Pipeline
 from cody.redaction import Redactor, secrets_of
 from cody.settings import Settings, process_secrets
@@ -33,12 +32,12 @@ from cody.store import control, leases, meta, runs, subscribers
 from cody.store.availability import store_calls
 from cody.store.connection import ServerFacts, StoreServer, check, connect, open_store_server
 from cody.store.events import Frame
+from cody.wall_clock import now_ms, now_text
 from harness.archived_events import Archived, ArchivedEvents
 from harness.crew import Crew, keep_going
 from harness.epic_log import read_log
 from harness.health import archive_health, redis_health, weaknesses
-from harness.journal import now_ms
-from harness.permission import check_allowed, check_inside, located
+from harness.permission import located, visible
 from harness.preview import prompt_of
 from harness.run_records import RunRecords
 from harness.store_server import kept_running
@@ -168,7 +167,7 @@ class RunService:
     async def control(self, run_id: str, action: ControlAction, reason: str | None) -> ControlAnswer:
         """Accept a control message; raises NotFound, Conflict."""
         with store_calls(f"{action} run {run_id}"):
-            status = await control.request(self._store.redis, run_id, action, reason=reason, now=utc_text(now_ms()))
+            status = await control.request(self._store.redis, run_id, action, reason=reason, now=now_text())
         if action == "cancel":
             # A run that waits for a host needs none to be cancelled.
             self._store.crew.take(run_id)
@@ -199,26 +198,43 @@ class RunService:
         with store_calls(f"read run {run_id}"):
             kept = await runs.fields(self._store.redis, run_id)
         stored = meta.config_of(run_id, kept)
-        # Another host may have accepted the run: its folder's name means something else here.
-        await asyncio.to_thread(check_inside, stored, self._settings)
-        return await read_log(run_id, stored, kept["epicId"], name, self._store.crew.redactor(stored))
+        redactor = self._store.crew.redactor(stored)
+
+        def read() -> EpicLog:
+            try:
+                # Another host may have accepted the run: its folder's name means something else here.
+                where = visible(stored, kept["epicId"], self._settings)
+            except InvalidRequest as error:
+                raise NotFound(f"the logs of run {run_id} are not on this host: {error.message}") from None
+            return read_log(run_id, where, name, redactor)
+
+        return await asyncio.to_thread(read)
 
     async def prompt(self, run_id: str) -> PromptAnswer:
         """The prompt that the next turn would get; raises NotFound, InvalidRequest when the epic is gone, and Forbidden."""
         found = await self.records.snapshot(run_id)
         with store_calls(f"read run {run_id}"):
             stored = meta.config_of(run_id, await runs.fields(self._store.redis, run_id))
-        await asyncio.to_thread(check_inside, stored, self._settings)
         # Interrupted turns count as none: those that ended are what maxTurns is compared with.
         turn = found.stats.turns + 1
-        made = await prompt_of(found.config, found.epic_id, run_id, turn, self._store.crew.redactor(stored))
+        redactor = self._store.crew.redactor(stored)
+
+        def assembled() -> PreviewAnswer:
+            where = visible(stored, found.epic_id, self._settings)
+            return prompt_of(where, stored.max_turns, run_id, turn, redactor)
+
+        made = await asyncio.to_thread(assembled)
         return PromptAnswer(run_id=run_id, prompt=made.prompt, sha256=made.sha256, bytes=made.bytes)
 
     async def preview(self, request: StartRunRequest) -> PreviewAnswer:
         """The prompt that such a run would begin with; starts nothing. Raises what `start` raises for the request."""
-        check_allowed(request.config, self._settings)
-        secrets = Redactor([*process_secrets(self._settings), *secrets_of(request.config.env)])
-        return await prompt_of(request.config, request.epic_id, None, 1, secrets)
+
+        def assembled() -> PreviewAnswer:
+            where = located(request.config, request.epic_id, self._settings)
+            secrets = Redactor([*process_secrets(self._settings), *secrets_of(request.config.env)])
+            return prompt_of(where, request.config.max_turns, None, 1, secrets)
+
+        return await asyncio.to_thread(assembled)
 
     async def open_stream(self, run_id: str, start: str) -> Cursor | Archived:
         """Where a reader begins, in Redis or in the archive; raises NotFound, InvalidRequest, StreamTrimmed."""

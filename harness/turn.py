@@ -17,12 +17,11 @@ from cody.contracts.run_events import (
     TurnStarted,
     WarningRaised,
 )
-from cody.contracts.wire import utc_text
 from cody.errors import CodyError
 from cody.pipeline.tracing import current_trace_context, span
 from cody.store import meta
+from cody.wall_clock import now_text
 from harness.agents.base import AgentExit, Body, TurnOutcome, TurnReader, TurnRequest
-from harness.journal import now_ms
 from harness.launch import AgentStartCutOff
 from harness.preflight import check_codex
 from harness.process import AgentProcess, Launch, ProcessExit, spawn
@@ -77,7 +76,7 @@ class Turn:
             run_id=series.run_id,
             turn=number,
             status="running",
-            started_at=utc_text(now_ms()),
+            started_at=now_text(),
             fence=series.fence,
             response_id=str(uuid.uuid4()),
             thread_id=series.thread_id,
@@ -268,7 +267,7 @@ class Turn:
         last = outcome.last_message
         changes: dict[str, object] = {
             "status": status,
-            "finished_at": utc_text(now_ms()),
+            "finished_at": now_text(),
             "duration_ms": duration_ms,
             "thread_id": outcome.thread_id or self._record.thread_id,
             "exit_code": exit_code,

@@ -24,8 +24,9 @@ from cody.contracts.stream_events import (
 from cody.pipeline.adapters.base import whole_item
 from cody.pipeline.adapters.codex import NO_TOKENS, CodexAdapter
 from cody.pipeline.problems import problem
-from cody.pipeline.publisher import Publication, Publisher, now_ms
+from cody.pipeline.publisher import Publication, Publisher
 from cody.redaction import Redactor
+from cody.wall_clock import now_ms
 from harness.agents.base import TurnOutcome
 
 log = get_logger()

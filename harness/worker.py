@@ -19,12 +19,12 @@ from cody.contracts.run_events import (
     RunPaused,
     RunStarted,
 )
-from cody.contracts.wire import utc_text
 from cody.errors import CodyError, Fenced
 from cody.store import meta
 from cody.store.control import ControlMessage
+from cody.wall_clock import now_text
 from harness.agents.base import Body
-from harness.journal import Journal, Meta, now_ms
+from harness.journal import Journal, Meta
 from harness.slots import Slot
 from harness.standing import RunState, Standing
 from harness.turn import BROKEN, InterruptReason, Turn, TurnEnd
@@ -160,7 +160,7 @@ class RunWorker:
                     await self._end("cancel_acknowledged", [RunCancelled(reason=self.state.reason or "manual")], {})
                 case "queued":
                     started = RunStarted(worker_id=self._worker_id, host=self._host, fence=self._journal.fence)
-                    await self._standing.change("worker_started", [started], {"startedAt": utc_text(now_ms())})
+                    await self._standing.change("worker_started", [started], {"startedAt": now_text()})
                 case _:
                     return
         await self._flush()
@@ -267,7 +267,7 @@ class RunWorker:
         return await self._end("run_failed", [RunFailed(error=error)], meta.error_fields(error))
 
     async def _end(self, event: LifecycleEvent, bodies: Sequence[Body], fields: Meta) -> bool:
-        done = {**fields, "finishedAt": utc_text(now_ms()), "pid": ""}
+        done = {**fields, "finishedAt": now_text(), "pid": ""}
         ended = await self._standing.change(event, bodies, done, end_ttl_s=self.state.end_ttl_s)
         if ended:
             log.info("run.ended", run_id=self.state.run_id, status=self.state.status)

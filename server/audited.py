@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from cody.contracts.audit import AuditEntry
-from cody.contracts.wire import utc_text
 from cody.errors import CodyError
 from cody.tokens import Caller
+from cody.wall_clock import now_text
 from server.audit import AuditLog, source_of
 from server.auth import SAFE_METHODS, caller_of
 from server.problems import printable, problem_of
@@ -69,7 +68,7 @@ def entry_of(scope: Scope, caller: Caller, status: int, *, run_id: str | None = 
     run_id = run_id or path.get("run_id")
     token = path.get("name") or scope["state"].get(ASKED_FOR)
     return AuditEntry(
-        ts=utc_text(time.time_ns() // 1_000_000),
+        ts=now_text(),
         who=caller.name,
         scope=caller.scope,
         action=f"{scope['method']} {route}",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import orjson
 from structlog import get_logger
 
 from cody import __version__
-from cody.contracts.wire import utc_text
+from cody.wall_clock import now_text
 
 log = get_logger()
 
@@ -40,7 +39,7 @@ class ServerFile:
             "url": url,
             "pid": os.getpid(),
             "version": __version__,
-            "startedAt": utc_text(time.time_ns() // 1_000_000),
+            "startedAt": now_text(),
             "proofKey": proof_key,
         }
         beside = self.path.with_name(f"{self.path.name}.{os.getpid()}")

@@ -17,10 +17,12 @@ from cody.sync.errors import SyncError, SyncErrorCode
 from cody.sync.wire import AppendAnswer, JobsAnswer, job_answer, snake_keys, source_answer
 from server import sync_operations as operations
 from server.body import json_body, optional_json_body
+from server.grants import Granted
 from server.problems import Problem
 from server.query import Query, text, whole_number
 from server.routes import Endpoint, Handler
 from server.sync_operations import AppendChunk, Nothing, SealSource, StartSource
+from server.waiting import Awaited
 
 SYNC = "/api/sync"
 SOURCE = f"{SYNC}/sources/{{source_id}}"
@@ -84,16 +86,21 @@ class SyncEndpoints:
         found = await engine.list(_conversation_id(query))
         return _answer(JobsAnswer(jobs=tuple(job_answer(job) for job in found)))
 
-    async def job(self, request: Request, query: Query) -> Response:
+    async def job(self, request: Request, query: Query) -> ASGIApp:
         """The job; with `waitMs` once it has ended, or as it is after so long."""
         wait_ms = whole_number(query, "waitMs", default=0, at_least=0, at_most=operations.WAIT_AT_MOST_MS)
         engine = await self._engine()
-        if wait_ms:
+
+        async def waited(request: Request, query: Query) -> Response:
             try:
                 return _job(await engine.wait_for_terminal(_id(request), wait_ms / 1000))
             except SyncError as error:
                 if error.code != "timeout":
                     raise
+            return _job(await engine.get(_id(request)))
+
+        if wait_ms:
+            return Granted(Awaited(lambda: canonical(waited)(request, query)))
         return _job(await engine.get(_id(request)))
 
     async def cancel(self, request: Request, query: Query) -> Response:
@@ -106,7 +113,7 @@ class SyncEndpoints:
         engine = await self._engine()
         pieces = engine.read(_conversation_id(query))
         first = await anext(pieces, b"")  # before the first byte is the last moment to refuse
-        return StreamingResponse(_with(first, pieces), media_type="application/octet-stream")
+        return Granted(StreamingResponse(_with(first, pieces), media_type="application/octet-stream"))
 
 
 async def _with(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -26,7 +26,7 @@ from cody.contracts.submit import AbortAnswer, SubmitAnswer, SubmitRequest, Thre
 from cody.errors import ConfigurationError, Conflict, NotFound, StoreUnavailable, StreamTrimmed
 from cody.pipeline.background import cancelled, keep_going
 from cody.pipeline.providers.tool_loop import OpenToolbox
-from cody.pipeline.publisher import Publisher, Reaper, now_ms
+from cody.pipeline.publisher import Publisher, Reaper
 from cody.pipeline.response_tail import ResponseTail
 from cody.pipeline.stamping import Stamper
 from cody.pipeline.submit import Submissions
@@ -38,6 +38,7 @@ from cody.store.archive_news import Lag
 from cody.store.clients import connect
 from cody.store.response_events import Ending, ResponseEvents
 from cody.store.response_news import ResponseLag
+from cody.wall_clock import now_ms
 
 if TYPE_CHECKING:
     from cody.pipeline.archive import Archive

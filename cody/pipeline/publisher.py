@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from cody.pipeline.tracing import event_trace
 from cody.redaction import Redactor
 from cody.store import keys
 from cody.store.response_events import Ending, Published, ResponseEvents
+from cody.wall_clock import now_ms
 
 log = get_logger()
 
@@ -49,10 +49,6 @@ CLOSING_S = 2.0
 
 EVENTS_LOST = "events_lost"
 PUBLISHER_LOST = "publisher_lost"
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class Publication:

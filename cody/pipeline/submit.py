@@ -20,10 +20,11 @@ from cody.pipeline.problems import INTERNAL_ERROR, problem
 from cody.pipeline.providers.driving import Provider
 from cody.pipeline.providers.registry import PROVIDER_IDS, open_provider
 from cody.pipeline.providers.tool_loop import OpenToolbox, Toolbox, stream_with_tools
-from cody.pipeline.publisher import Publication, Publisher, now_ms
+from cody.pipeline.publisher import Publication, Publisher
 from cody.pipeline.tracing import event_trace, span
 from cody.redaction import Redactor
 from cody.settings import Settings
+from cody.wall_clock import now_ms
 
 if TYPE_CHECKING:
     from cody.pipeline.archive import Archive

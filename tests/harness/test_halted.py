@@ -17,7 +17,9 @@ from cody.contracts.run_events import RunPausing, WarningRaised
 from cody.errors import StoreUnavailable, StreamTrimmed
 from cody.store import events, keys, runs
 from cody.store.clients import connect
-from harness.journal import MEMORY_BYTES, Journal, JournalBroken, StoreCorrupt
+from harness.journal import Journal
+from harness.journal_failures import JournalBroken, StoreCorrupt
+from harness.journal_queue import MEMORY_BYTES
 from harness.service import RunService
 from harness.spool import Spool
 from harness.tail_pages import Batch
@@ -218,7 +220,7 @@ async def test_a_control_messages_event_and_its_cursor_are_one_step(redis: Redis
             journal.emit(note(number))
         journal.emit(RunPausing(), {"ctlCursor": "1-1"})
         # The batch is full with that event; what is set afterwards belongs to the next one.
-        (batch,) = journal._queue
+        (batch,) = journal._queue.batches
         assert (len(batch.events), batch.meta) == (500, {"ctlCursor": "1-1"})
         await journal.flush()
     assert (await runs.fields(redis, run_id))["ctlCursor"] == "1-1"

@@ -22,9 +22,11 @@ from cody.store.clients import connect
 from cody.store.embedded import EmbeddedServer
 from cody.store.leases import Claim
 from cody.store.server_binary import find_server_binary
-from harness.journal import MEMORY_BYTES, Journal, StoreLost
+from harness.journal import Journal
+from harness.journal_failures import StoreLost
+from harness.journal_queue import MEMORY_BYTES
 from harness.spool import Spool
-from harness.stream_bound import KEPT_EVENTS, StreamBound
+from harness.stream_bound import KEPT_EVENTS, STREAM_BYTES, StreamBound
 from tests.proxy import Proxy
 
 Eventually = Callable[..., Awaitable[None]]
@@ -39,8 +41,11 @@ async def owned(redis: Redis) -> tuple[str, int]:
 
 
 @asynccontextmanager
-async def journal_of(redis: Redis, run_id: str, fence: int, folder: Path, last_seq: int = 1) -> AsyncIterator[Journal]:
-    journal = Journal(redis, run_id, fence=fence, last_seq=last_seq, spool=Spool(folder / "spool"))
+async def journal_of(
+    redis: Redis, run_id: str, fence: int, folder: Path, last_seq: int = 1, stream_bytes: int = STREAM_BYTES
+) -> AsyncIterator[Journal]:
+    bound, spool = StreamBound(stream_bytes), Spool(folder / "spool")
+    journal = Journal(redis, run_id, fence=fence, last_seq=last_seq, spool=spool, bound=bound)
     try:
         yield journal
     finally:
@@ -215,8 +220,7 @@ async def test_large_events_are_fewer_in_redis(redis: Redis, tmp_path: Path) -> 
     """50,000 events of 16 KiB would be 800 MB for one run."""
     run_id, fence = await owned(redis)
     text = "x" * 16_000
-    async with journal_of(redis, run_id, fence, tmp_path) as journal:
-        journal._bound = StreamBound(stream_bytes=4 << 20)
+    async with journal_of(redis, run_id, fence, tmp_path, stream_bytes=4 << 20) as journal:
         for _ in range(4_000):
             journal.emit(WarningRaised(code="n", message=text))
         await journal.flush()
@@ -241,8 +245,7 @@ async def test_what_an_archive_far_behind_can_do_without_is_left_out_and_counted
     run_id, fence = await owned(redis)
     source = ArchiveSource(redis)
     await source.tell_archived(run_id, 1)
-    async with journal_of(redis, run_id, fence, tmp_path) as journal:
-        journal._bound = StreamBound(stream_bytes=1)  # 1,000 events
+    async with journal_of(redis, run_id, fence, tmp_path, stream_bytes=1) as journal:  # 1,000 events
         for number in range(10_000):
             journal.emit(Custom(name="x.y", data={}))
             if number % 50 == 0:
@@ -267,8 +270,7 @@ async def test_what_an_archive_far_behind_can_do_without_is_left_out_and_counted
 async def test_what_was_left_out_is_told_before_the_end(redis: Redis, tmp_path: Path) -> None:
     run_id, fence = await owned(redis)
     await ArchiveSource(redis).tell_archived(run_id, 1)
-    async with journal_of(redis, run_id, fence, tmp_path) as journal:
-        journal._bound = StreamBound(stream_bytes=1)
+    async with journal_of(redis, run_id, fence, tmp_path, stream_bytes=1) as journal:
         for _ in range(5_000):
             journal.emit(Custom(name="x.y", data={}))
         assert not await journal.transition("paused", "running", [note(0)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +23,6 @@ from cody.contracts.run_events import (
     WarningRaised,
     payload_json,
 )
-from cody.contracts.wire import utc_text
 from cody.pipeline.archive import Archive
 from cody.pipeline.projecting import Pace
 from cody.pipeline.run_projector import RunProjector
@@ -33,13 +31,10 @@ from cody.store.archive_news import ArchiveNews
 from cody.store.archive_source import ArchiveSource
 from cody.store.events import Answer, Frame, PendingEvent
 from cody.store.leases import Claim
+from cody.wall_clock import now_ms, now_text
 
 FAST = Pace(gather_s=0.0, block_ms=50, claim_every_s=0.1, claim_idle_ms=300)
 """Claims soon: what Redis sends to a projector that is just being cancelled belongs to the next one."""
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @dataclass
@@ -53,7 +48,7 @@ class LiveRun:
 
     async def emit(self, *bodies: RunEventBody, **more: Any) -> None:
         """One commit of these events; `more` goes to `commit`."""
-        ts = utc_text(now_ms())
+        ts = now_text()
         answer = await events.commit(
             self.redis,
             self.run_id,
@@ -84,7 +79,7 @@ class LiveRun:
     async def complete(self, *, end_ttl_s: int = 0) -> None:
         await self.emit(
             RunCompleted(source="stop_file"),
-            meta={"status": "completed", "finishedAt": utc_text(now_ms())},
+            meta={"status": "completed", "finishedAt": now_text()},
             end_ttl_s=end_ttl_s,
         )
 

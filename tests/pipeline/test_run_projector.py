@@ -10,11 +10,11 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from cody.contracts.run_events import Custom, RunCompleted
-from cody.contracts.wire import utc_text
 from cody.pipeline.archive import Archive, EventRow, RunBatch
 from cody.pipeline.run_projector import BATCH_BYTES, Pace, RunProjector
 from cody.store import control, keys, runs
 from cody.store.archive_news import GROUP, ArchiveNews, Lag
+from cody.wall_clock import now_text
 from harness.journal import Journal
 from harness.spool import Spool
 from harness.stream_bound import StreamBound
@@ -24,7 +24,6 @@ from tests.pipeline.live_runs import (
     assert_equal,
     is_archived,
     live_run,
-    now_ms,
     printed,
     projector,
     running,
@@ -38,7 +37,7 @@ async def test_a_run_is_archived_whole_while_it_goes_on(
 ) -> None:
     run = await live_run(redis)
     async with running(projecting):
-        await run.emit(warning(1), meta={"status": "running", "startedAt": utc_text(now_ms()), "pid": 77})
+        await run.emit(warning(1), meta={"status": "running", "startedAt": now_text(), "pid": 77})
         await run.turn(1)
         await eventually(lambda: is_archived(redis, archive, run.run_id))
         assert [turn.status for turn in await archive.turn_records(run.run_id)] == ["running"]
@@ -173,7 +172,7 @@ async def test_a_wiped_redis_does_not_stop_the_projector(
 async def test_the_ttl_of_an_ended_run_starts_when_the_archive_has_it(redis: Redis, projecting: RunProjector) -> None:
     run = await live_run(redis)
     await run.turn(1, "completed")
-    await control.request(redis, run.run_id, "cancel", reason=None, now=utc_text(now_ms()))
+    await control.request(redis, run.run_id, "cancel", reason=None, now=now_text())
     await run.complete(end_ttl_s=0)
     ended = [keys.meta(run.run_id), keys.events(run.run_id), keys.turns(run.run_id), keys.control(run.run_id)]
     assert [await redis.ttl(key) for key in ended] == [-1] * 4
@@ -234,8 +233,8 @@ async def test_a_flood_is_archived_whole_but_for_what_was_left_out_and_counted(
     async with running(projecting):
         run = await live_run(redis)
         spool = Spool(tmp_path / "spool")
-        journal = Journal(redis, run.run_id, fence=run.fence, last_seq=run.last_seq, spool=spool)
-        journal._bound = StreamBound(stream_bytes=1)  # 1,000 events: a projector reads no more than 500 of them at once
+        bound = StreamBound(stream_bytes=1)  # 1,000 events: a projector reads no more than 500 of them at once
+        journal = Journal(redis, run.run_id, fence=run.fence, last_seq=run.last_seq, spool=spool, bound=bound)
         try:
             for number in range(20_000):
                 journal.emit(Custom(name="x.y", data={"number": number}))

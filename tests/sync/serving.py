@@ -25,7 +25,7 @@ from server.connection import ServerConfig
 from server.grants import Grants
 from server.guards import Guard
 from server.http import HttpServer
-from server.limits import Limits
+from server.limits import LONG_ANSWERS, Limits
 from server.metrics import Metrics
 from server.routes import Endpoint, router
 from server.site import Site
@@ -47,6 +47,7 @@ class NoRuns:
 class Serving:
     url: str
     state_dir: Path
+    grants: Grants
 
     @property
     def token(self) -> str:
@@ -60,7 +61,9 @@ class Serving:
 
 
 @asynccontextmanager
-async def served_table(table: list[Endpoint], state_dir: Path, port: int = 0) -> AsyncIterator[Serving]:
+async def served_table(
+    table: list[Endpoint], state_dir: Path, port: int = 0, *, long_answers: int = LONG_ANSWERS
+) -> AsyncIterator[Serving]:
     """These endpoints behind all that stands before the real ones."""
     # The protocol by name: asyncio turns Nagle's algorithm off only then (uvloop always), and each answer takes 40 ms else.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -72,13 +75,14 @@ async def served_table(table: list[Endpoint], state_dir: Path, port: int = 0) ->
     limits = Limits()
     sessions = Sessions(site.port)
     audited = Audited(router(table), AuditLog(state_dir))
-    gated = Gate(audited, tokens, sessions, limits, Grants(tokens, sessions))
+    grants = Grants(tokens, sessions, answers=long_answers)
+    gated = Gate(audited, tokens, sessions, limits, grants)
     app = Boundary(Guard(gated, site), Metrics(OpenStreams(NoRuns(), keepalive_s=15), lambda: 0))
     server = HttpServer(ServerConfig(app, on_connections=lambda count: None))
     serving = asyncio.create_task(server.serve(sockets=[bound]))
     await server.ready.wait()
     try:
-        yield Serving(site.url, state_dir)
+        yield Serving(site.url, state_dir, grants)
     finally:
         server.leave()
         await server.cut_connections(after_s=0.0)
@@ -87,10 +91,12 @@ async def served_table(table: list[Endpoint], state_dir: Path, port: int = 0) ->
 
 
 @asynccontextmanager
-async def served(engine: SyncEngine, state_dir: Path, port: int = 0) -> AsyncIterator[Serving]:
+async def served(
+    engine: SyncEngine, state_dir: Path, port: int = 0, *, long_answers: int = LONG_ANSWERS
+) -> AsyncIterator[Serving]:
     """This engine behind the sync API."""
     opened: Callable[[], Awaitable[SyncEngine]] = _always(engine)
-    async with served_table(SyncEndpoints(opened).table(), state_dir, port) as serving:
+    async with served_table(SyncEndpoints(opened).table(), state_dir, port, long_answers=long_answers) as serving:
         yield serving
 
 

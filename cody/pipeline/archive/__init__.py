@@ -7,7 +7,6 @@ the only home of SQL. Importing it costs some 0.4 s (SQLAlchemy): only who uses 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +17,6 @@ from structlog import get_logger
 
 from cody.contracts.run import RunPage, RunSnapshot, RunStatus, TurnRecord
 from cody.contracts.submit import ThreadPage
-from cody.contracts.wire import utc_text
 from cody.pipeline.archive import projection, responses, runs, search, threads
 from cody.pipeline.archive.engine import (
     WRITES,
@@ -44,6 +42,7 @@ from cody.pipeline.archive.tables import SCHEMA, VERSION_TABLE
 from cody.pipeline.search_text import Document, SearchHit, SearchPage
 from cody.pipeline.tracing import span
 from cody.store.events import Frame
+from cody.wall_clock import now_text
 
 __all__ = [
     "Archive",
@@ -136,7 +135,7 @@ class Archive:
 
     async def record(self, run_id: str, before: Cursor, batch: RunBatch) -> bool:
         """Add a batch and move the cursor, together; False, and nothing written, when the cursor is not `before`."""
-        now = utc_text(time.time_ns() // 1_000_000)
+        now = now_text()
         async with self._writing(f"archive run {run_id}") as connection:
             return await projection.record(connection, run_id, before, batch, now=now)
 
