@@ -34,8 +34,11 @@ class Workspace:
     def epic(self) -> Path:
         return self.path / ".cody-harness" / "current-epic"
 
-    def agent(self, code: str) -> list[str]:
-        """The command of an agent that runs this code; `sys, os, json, time, subprocess`, TURN, EPIC and STOP are there."""
+    def agent(self, code: str, program: Path | None = None) -> list[str]:
+        """The command of an agent that runs this code; `sys, os, json, time, subprocess`, TURN, EPIC and STOP are there.
+
+        `program`: the file of an earlier one, which it takes the place of.
+        """
         head = """
             import sys, os, json, time, subprocess, signal
             from pathlib import Path
@@ -44,7 +47,7 @@ class Workspace:
             EPIC, STOP = Path(os.environ["CODY_EPIC_DIR"]), Path(os.environ["CODY_STOP_FILE"])
             def say(**event): print(json.dumps({"__cody_event__": event}), flush=True)
         """
-        program = self.path.parent / f"agent-{next(self._numbers)}.py"
+        program = program or self.path.parent / f"agent-{next(self._numbers)}.py"
         program.write_text(textwrap.dedent(head) + textwrap.dedent(code), encoding="utf-8")
         return [sys.executable, str(program)]
 

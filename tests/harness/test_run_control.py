@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -178,11 +179,9 @@ async def test_each_control_message_takes_effect_once_in_a_storm(
 async def test_a_shutdown_mid_turn_leaves_the_run_to_be_taken_up_again(
     workspace: Any, settings: Settings, redis: Redis
 ) -> None:
+    request = workspace.request(STUBBORN.replace("print", "if TURN == 1: print") + "\n")
     async with serving(settings) as first:
-        run = Watched(
-            first,
-            (await first.start(workspace.request(STUBBORN.replace("print", "if TURN == 1: print") + "\n"))).run_id,
-        )
+        run = Watched(first, (await first.start(request)).run_id)
         run.listen()
         await run.until("subprocess_output")
         await first.shutdown()
@@ -192,7 +191,7 @@ async def test_a_shutdown_mid_turn_leaves_the_run_to_be_taken_up_again(
         assert not await redis.exists(keys.lock(run.run_id))
         await run.until("turn_interrupted")
         await run.close()
-    workspace.agent("STOP.write_text('second life')")
+    workspace.agent("STOP.write_text('second life')", Path(request.config.command[1]))
     async with serving(settings) as second:
         again = Watched(second, run.run_id)
         again.listen()
