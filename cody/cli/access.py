@@ -13,7 +13,7 @@ from cody.cli import exits
 from cody.cli.running import server_url
 from cody.cli.terminal import print_json, print_table, stderr_console, stdout_console
 from cody.cli.untrusted import one_line
-from cody.client import token_for
+from cody.client import credential_for
 from cody.client.access import AccessClient
 from cody.contracts.audit import AuditEntry, AuditPage, NewToken, TokenInfo, TokenPage, TokenScope
 from cody.errors import InvalidRequest
@@ -23,7 +23,7 @@ from cody.tokens import LOCAL
 
 async def _connect(settings: Settings) -> AccessClient:
     url = await server_url(settings)
-    return AccessClient(url, token=token_for(settings, url))
+    return AccessClient(url, token=credential_for(settings, url))
 
 
 async def show_link(settings: Settings, *, open_browser: bool) -> int:

@@ -15,7 +15,7 @@ from cody.cli import exits
 from cody.cli.local_server import ensure_server
 from cody.cli.terminal import stderr_console
 from cody.cli.untrusted import one_line, safe
-from cody.client import token_for
+from cody.client import credential_for
 from cody.client.pipeline import PipelineClient
 from cody.contracts.responses import FunctionCall, FunctionCallOutput, Message, OutputItem, Reasoning, Response
 from cody.contracts.submit import MAX_PROMPT_CHARS, SubmitRequest
@@ -47,7 +47,7 @@ async def submit_prompt(settings: Settings, asked: Asked, *, json: bool) -> int:
     request = _request(asked)
     errors = stderr_console()
     url = await ensure_server(settings, errors, Path.cwd())
-    async with PipelineClient(url, token=token_for(settings, url)) as client:
+    async with PipelineClient(url, token=credential_for(settings, url)) as client:
         begun = await client.submit(request)
         errors.print(f"response {begun.run_id}  thread {begun.thread_id}", style="dim", soft_wrap=True)
         printer = None if json else Printer(errors)

@@ -16,7 +16,7 @@ from cody.cli.run_ids import find_run_id
 from cody.cli.running import server_url
 from cody.cli.terminal import print_json, stderr_console, stdout_console
 from cody.cli.untrusted import one_line
-from cody.client import token_for
+from cody.client import credential_for
 from cody.client.pipeline import PipelineClient
 from cody.errors import ConfigurationError
 from cody.pipeline.search_text import SearchHit
@@ -27,7 +27,7 @@ THREAD = "thread:"
 
 async def _connect(settings: Settings) -> PipelineClient:
     url = await server_url(settings)
-    return PipelineClient(url, token=token_for(settings, url))
+    return PipelineClient(url, token=credential_for(settings, url))
 
 
 async def search_archive(

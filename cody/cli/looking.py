@@ -15,7 +15,7 @@ from cody.cli.running import connect, watch_run, where_output_is
 from cody.cli.tables import ID_CHARS, run_text, runs_table, turns_table
 from cody.cli.terminal import print_json, print_table, stderr_console, stdout_console
 from cody.cli.untrusted import one_line, safe
-from cody.client import CodyClient, find_server, token_for
+from cody.client import CodyClient, credential_for, find_server
 from cody.contracts.run import TERMINAL, RunPage, RunStatus, RunSummary
 from cody.errors import CodyError, NotFound
 from cody.settings import Settings, load_settings
@@ -168,7 +168,7 @@ def newest_ids(incomplete: str) -> list[tuple[str, str]]:
         url = await find_server(settings)
         if url is None:
             return []
-        async with CodyClient(url, token=token_for(settings, url), timeout_s=COMPLETION_S) as client:
+        async with CodyClient(url, token=credential_for(settings, url), timeout_s=COMPLETION_S) as client:
             page = await client.runs(limit=50)
         return [
             (

@@ -14,7 +14,7 @@ from cody.cli.status_bar import status_text
 from cody.cli.tables import run_text
 from cody.cli.terminal import is_interactive, print_json, stderr_console, stdout_console
 from cody.cli.watching import Watched, watch
-from cody.client import CodyClient, find_server, token_for
+from cody.client import CodyClient, credential_for, find_server
 from cody.client.discovery import read_server_file
 from cody.contracts.run import RunSnapshot, StartRunRequest
 from cody.errors import Forbidden
@@ -25,7 +25,7 @@ async def start_run(settings: Settings, request: StartRunRequest, *, detach: boo
     """The work of `cody run`; the exit code."""
     errors = stderr_console()
     url = await ensure_server(settings, errors, Path(request.config.working_dir))
-    async with CodyClient(url, token=token_for(settings, url)) as client:
+    async with CodyClient(url, token=credential_for(settings, url)) as client:
         try:
             answer = await client.start(request)
         except Forbidden as error:
@@ -68,7 +68,7 @@ def _outside(settings: Settings, url: str, working_dir: str) -> str:
 async def connect(settings: Settings) -> CodyClient:
     """A client of the server, which is started again when `cody run` had started it; raises as `wake_server` does."""
     url = await server_url(settings)
-    return CodyClient(url, token=token_for(settings, url))
+    return CodyClient(url, token=credential_for(settings, url))
 
 
 async def server_url(settings: Settings) -> str:

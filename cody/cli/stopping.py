@@ -12,7 +12,7 @@ from cody.cli import exits
 from cody.cli.amounts import plural
 from cody.cli.known_roots import fall_asleep
 from cody.cli.terminal import is_interactive, stderr_console
-from cody.client import CodyClient, ServerUnreachable, token_for
+from cody.client import CodyClient, ServerUnreachable, credential_for
 from cody.client.discovery import ServerFile, proves_itself, read_server_file
 from cody.contracts.run import RunStatus, RunSummary
 from cody.errors import Conflict, Forbidden, InvalidRequest
@@ -80,7 +80,7 @@ async def _active_runs(settings: Settings, written: ServerFile) -> list[RunSumma
             f"If it is one (ps -p {written.pid}), end it: kill {written.pid}"
         )
     found: list[RunSummary] = []
-    async with CodyClient(written.url, token=token_for(settings, written.url)) as client:
+    async with CodyClient(written.url, token=credential_for(settings, written.url)) as client:
         for status in ACTIVE:
             found += (await client.runs(limit=100, status=status)).runs
     return found

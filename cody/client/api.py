@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from cody.client.discovery import is_loopback
 from cody.client.errors import ApiError, ServerUnreachable, error_of_answer
+from cody.client.folder_token import FolderToken
 from cody.client.stream import GIVE_UP_AFTER_S, OnLost, follow
 from cody.contracts.run import (
     ControlAction,
@@ -41,14 +42,16 @@ class CodyClient:
     Conflict, InvalidRequest, StoreUnavailable, ...), and ApiError for what has no class.
     """
 
-    def __init__(self, url: str, *, token: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, url: str, *, token: str | FolderToken | None = None, timeout_s: float = TIMEOUT_S) -> None:
         """`url`: the base address, such as http://127.0.0.1:8899; `token` goes with each request. Connects to nothing yet."""
+        bearer = {"Authorization": f"Bearer {token}"} if isinstance(token, str) and token else None
         self.url = url.rstrip("/")
         self._http = httpx2.AsyncClient(
             base_url=self.url,
             timeout=timeout_s,
             trust_env=not is_loopback(self.url),
-            headers={"Authorization": f"Bearer {token}"} if token else None,
+            headers=bearer,
+            auth=token if isinstance(token, FolderToken) else None,
         )
 
     async def __aenter__(self) -> Self:

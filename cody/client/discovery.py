@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cody.proof import is_proof, new_nonce
 from cody.settings import Settings, loopback_of
-from cody.tokens import TokenStore
 
 PROBE_TIMEOUT_S = 3.0
 """A server on this machine answers within milliseconds; a stopped one accepts the connection and never answers."""
@@ -66,20 +65,6 @@ async def find_server(settings: Settings) -> str | None:
     return None
 
 
-def token_for(settings: Settings, url: str) -> str | None:
-    """The token to send there: CODY_TOKEN, or the state folder's own, which only the server of this folder gets.
-
-    Any program, another user's too, may listen on a port of this machine and answer like Cody: the server is asked, here
-    and now, to show that it wrote `server.json`. Waits for its answer, PROBE_TIMEOUT_S at the most.
-    """
-    if settings.token is not None:
-        return settings.token
-    written = read_server_file(settings.server_file)
-    if written is None or not written.is_at(url) or not _proves_itself_now(written):
-        return None
-    return TokenStore(settings.state_dir).local_value()
-
-
 def is_loopback(url: str) -> bool:
     """True for this machine: a proxy that the environment names can't reach it, and must not be asked."""
     try:
@@ -102,7 +87,7 @@ async def proves_itself(written: ServerFile) -> bool:
     return found is not None and is_proof(found.get("proof"), written.proof_key, url, nonce)
 
 
-def _proves_itself_now(written: ServerFile) -> bool:
+def proves_itself_now(written: ServerFile) -> bool:
     """As `proves_itself`, for callers that can't await."""
     if written.proof_key is None:
         return False

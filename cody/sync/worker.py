@@ -151,6 +151,7 @@ class Worker:
         found = ManifestBuilder()
         async for chunk in self._bench.storage.record(job.job_id):
             if chunk.index != found.total_chunks:
+                await self.still_ours(job)
                 lost = f"job {job.job_id}: chunk {chunk.index} arrived where chunk {found.total_chunks} was due"
                 raise SyncError("verification_failed", lost)
             found.add(chunk)
@@ -158,6 +159,7 @@ class Worker:
             job = await self._renew_in_time(job)
         fault = record_fault(job.job_id, state.manifest_of(job), job.checksum, found)
         if fault is not None:
+            await self.still_ours(job)  # what arrived of a cancelled job is dropped
             raise fault
         return await self._publish(job)
 

@@ -13,11 +13,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
 from tests.browser.chromium import launch_chromium
 from tests.server.cody_server import REPOSITORY, CodyServer, launch
 
+ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
+"""For a file of tests that share the browser."""
 SHOTS = REPOSITORY / "build" / "screenshots"
 WAIT_MS = 20_000
 
@@ -72,8 +75,9 @@ def launched(folder: Path, dashboard: Path) -> Iterator[Launch]:
             one.discard()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
+    """One for all tests of a file, which are on its event loop: starting it costs more than most of them do."""
     async with async_playwright() as playwright:
         opened = await launch_chromium(playwright)
         try:
@@ -82,7 +86,7 @@ async def browser() -> AsyncIterator[Browser]:
             await opened.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     """A browser's profile of 1280 x 800, in light colours."""
     opened = await browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme="light")
@@ -91,7 +95,7 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     await opened.close()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def page(context: BrowserContext) -> AsyncIterator[Page]:
     """A page that fails the test for an error of its scripts, and for what its Content-Security-Policy refused."""
     opened = await context.new_page()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, Locator, Page, Route, expect
 from redis.asyncio import Redis
 
@@ -20,10 +21,11 @@ from cody.store import keys
 from harness.replay.codex_home import write_codex_home
 from harness.replay.demo_workspace import create_demo_workspace
 from harness.replay.server import ReplayServer
-from tests.browser.conftest import WAIT_MS, Launch, frozen, shot, sign_in
+from tests.browser.conftest import ON_ONE_LOOP, WAIT_MS, Launch, frozen, shot, sign_in
 from tests.browser.workspaces import Repository, read
 from tests.server.cody_server import REPOSITORY, OwnedRun
 
+pytestmark = ON_ONE_LOOP
 expect.set_options(timeout=WAIT_MS)
 
 DASHBOARD = REPOSITORY / "server" / "dashboard"
@@ -36,7 +38,7 @@ def repository(folder: Path) -> Repository:
     return Repository.make(folder)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def replayed(folder: Path) -> AsyncIterator[tuple[Path, dict[str, str]]]:
     """The project of the bundled scenario, and the environment in which codex plays it."""
     create_demo_workspace(folder / "shop")

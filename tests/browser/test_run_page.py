@@ -12,11 +12,12 @@ import pytest
 from playwright.async_api import BrowserContext, Page, Route, expect
 
 from cody.store import keys
-from tests.browser.conftest import WAIT_MS, Launch, frozen, shot, sign_in
+from tests.browser.conftest import ON_ONE_LOOP, WAIT_MS, Launch, frozen, shot, sign_in
 from tests.browser.workspaces import Repository, event_count, read
 from tests.server.cody_server import CodyServer, OwnedRun
 from tests.sync.syncing_cody import Laptop
 
+pytestmark = ON_ONE_LOOP
 expect.set_options(timeout=WAIT_MS)
 
 NOTICED_MS = 60_000

@@ -15,7 +15,8 @@ import httpx2
 import pytest
 
 from cody.cli import exits
-from cody.client.discovery import ServerFile, find_server, proves_itself, read_server_file, token_for
+from cody.client.discovery import ServerFile, find_server, proves_itself, read_server_file
+from cody.client.folder_token import token_for
 from cody.proof import MAX_NONCE, is_proof, proof_of
 from cody.settings import Settings, load_settings
 from tests.cli.command_line import CommandLine

@@ -22,6 +22,7 @@ from cody.sync.contracts import JobSnapshot
 from cody.sync.errors import SyncError
 from cody.sync.wire import MAX_CHUNK_BYTES
 from cody.sync.worker import Bench
+from cody.tokens import TokenStore
 from server.sync import SyncEndpoints
 from tests.conftest import Wait
 from tests.pipeline.postgres_server import PostgresServer
@@ -146,7 +147,7 @@ async def test_a_server_that_is_killed_and_comes_back_has_all_that_it_acknowledg
     first, url = await server_process(database, tmp_path, 0)
     second = None
     try:
-        token = Serving(url, tmp_path).token
+        token = TokenStore(tmp_path).local_value()
         async with HttpAdapter(url, token=token) as adapter:
             source = await adapter.start("killed")
             for chunk in record.chunks:

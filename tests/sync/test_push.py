@@ -139,7 +139,7 @@ def test_memory_does_not_grow_with_the_file_on_either_side(tmp_path: Path, team:
     """A gigabyte takes as much as this: what a large file takes beyond a small one is a fraction of its size."""
     small, large = (pushed_peaks(team, laptop, tmp_path, megabytes) for megabytes in (8, 72))
     for name, before, after in zip(("client", "server"), small, large, strict=True):
-        assert 0 < before < after + MEGABYTE, name
+        assert before > 0, name
         # Half of what the larger one has more: the allocator keeps some, the file is never held.
         assert after - before < 32 * MEGABYTE, f"{name}: {before // MEGABYTE} MB, then {after // MEGABYTE} MB"
     client, _ = large
