@@ -16,8 +16,8 @@ from structlog import get_logger
 
 from cody.contracts.run import TurnRecord
 from cody.contracts.stream_events import TraceContext
-from cody.errors import NotFound
-from cody.pipeline.archive import Archive, ArchiveRefused, Cursor, HaltedRun, RunBatch
+from cody.errors import NotFound, StoreUnavailable
+from cody.pipeline.archive import Archive, ArchiveRefused, ArchiveUnavailable, Cursor, HaltedRun, RunBatch
 from cody.pipeline.projecting import Desk, Pace, consumer_name, keep_projecting
 from cody.pipeline.run_steps import (
     Step,
@@ -33,6 +33,7 @@ from cody.pipeline.trace_context import trace_context_of
 from cody.pipeline.tracing import is_tracing, span
 from cody.store.archive_news import ArchiveNews, Lag
 from cody.store.archive_source import ArchiveSource
+from cody.store.events import id_tuple
 from cody.store.meta import MetaCorrupt
 
 log = get_logger()
@@ -89,7 +90,7 @@ class RunProjector:
             for run in listed:
                 if is_behind(run, heads.get(run.run_id)):
                     behind += 1
-                    while not await self.project(run.run_id):
+                    while not await self._apart(run.run_id):
                         pass
             if cursor == 0:
                 return behind
@@ -110,7 +111,23 @@ class RunProjector:
                 return True
             return await self._halt(run_id, cursor, f"the database refuses it: {error.message}")
 
+    async def _apart(self, run_id: str) -> bool:
+        """As `project`, of one run of many; True too when it can't be done for a reason of the run's own.
+
+        Such a one is logged, and comes again with the next sweep: its news is not held, which would be tried each round.
+        """
+        try:
+            return await self.project(run_id)
+        except (StoreUnavailable, ArchiveUnavailable):
+            raise
+        except Exception:
+            log.exception("archive.run_failed", run_id=run_id)
+        self._counts.pop(run_id, None)
+        return True
+
     async def _project(self, run_id: str, cursor: Cursor) -> bool:
+        if cursor.last_event_id is not None:
+            id_tuple(cursor.last_event_id)  # of one that is none, Redis would say what it says of a broken connection
         count = self._counts.get(run_id, FIRST_EVENTS)
         reading = await self._source.read(run_id, from_id=cursor.last_event_id, count=count + 1)
         step = next_step(run_id, cursor, reading)
@@ -145,7 +162,7 @@ class RunProjector:
         while self._desk:
             # One batch each in turn: a run with a long backlog does not hold up the others.
             for run_id in self._desk.subjects:
-                if await self.project(run_id):
+                if await self._apart(run_id):
                     await self._desk.done(run_id)
         await asyncio.sleep(max(0.0, ready_s - loop.time()))
 

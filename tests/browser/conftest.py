@@ -6,7 +6,7 @@ import importlib.util
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -14,17 +14,20 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from tests.browser.chromium import launch_chromium
+from tests.browser.pages import WAIT_MS
+from tests.browser.workspaces import Repository
 from tests.server.cody_server import REPOSITORY, CodyServer, launch
 
 ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
 """For a file of tests that share the browser."""
-SHOTS = REPOSITORY / "build" / "screenshots"
-WAIT_MS = 20_000
+expect.set_options(timeout=WAIT_MS)
+ENDED = {"completed", "failed", "cancelled"}
 
 Launch = Callable[..., CodyServer]
+NewPage = Callable[[], Awaitable[Page]]
 
 
 def dashboard_builder() -> ModuleType:
@@ -50,11 +53,42 @@ def dashboard(builder: ModuleType) -> Path:
     return Path(builder.STATIC)
 
 
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """An empty folder with a short path: a socket's path must fit into 108 bytes."""
+@pytest.fixture(scope="module")
+def root() -> Iterator[Path]:
+    """A folder with a short path, for all tests of a file: a socket's path must fit into 108 bytes."""
     with tempfile.TemporaryDirectory(prefix="cody-page-") as made:
         yield Path(made)
+
+
+@pytest.fixture
+def folder(root: Path) -> Path:
+    """An empty folder, which is there until the servers of the file have ended."""
+    return Path(tempfile.mkdtemp(prefix="", dir=root))
+
+
+@pytest.fixture
+def repository(folder: Path) -> Repository:
+    return Repository.make(folder)
+
+
+@pytest.fixture(scope="module")
+def lasting(root: Path, dashboard: Path) -> Iterator[CodyServer]:
+    started = launch(root, "--workspace-root", str(root))
+    try:
+        assert started.url, started.stderr
+        yield started
+    finally:
+        started.discard()
+
+
+@pytest.fixture
+def server(lasting: CodyServer) -> Iterator[CodyServer]:
+    """One for all tests of a file that neither end it nor look at what else is there; no run outlives its test."""
+    yield lasting
+    with lasting.client() as client:
+        for run in client.get("/api/runs").raise_for_status().json()["runs"]:
+            if run["status"] not in ENDED:
+                client.post(f"/api/runs/{run['runId']}/cancel", json={}).raise_for_status()
 
 
 @pytest.fixture
@@ -96,25 +130,26 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(context: BrowserContext) -> AsyncIterator[Page]:
-    """A page that fails the test for an error of its scripts, and for what its Content-Security-Policy refused."""
-    opened = await context.new_page()
+async def new_page(context: BrowserContext) -> AsyncIterator[NewPage]:
+    """Open pages that fail the test for an error of their scripts, and for what their Content-Security-Policy refused."""
     errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on(
-        "console",
-        lambda message: errors.append(message.text) if "Content Security Policy" in message.text else None,
-    )
-    yield opened
+
+    async def open_page() -> Page:
+        opened = await context.new_page()
+        opened.on("pageerror", lambda error: errors.append(str(error)))
+        opened.on(
+            "console",
+            lambda message: errors.append(message.text) if "Content Security Policy" in message.text else None,
+        )
+        return opened
+
+    yield open_page
     assert not errors
 
 
-async def sign_in(page: Page, server: CodyServer) -> None:
-    """Open the one-time link, as a person does with the one that `cody dashboard` prints."""
-    with server.client() as client:
-        answer = client.post("/api/session/link", json={})
-    await page.goto(answer.raise_for_status().json()["url"])
-    await page.get_by_role("heading", name="Runs", exact=True).wait_for()
+@pytest_asyncio.fixture(loop_scope="module")
+async def page(new_page: NewPage) -> Page:
+    return await new_page()
 
 
 @contextmanager
@@ -125,9 +160,3 @@ def frozen(server: CodyServer) -> Iterator[None]:
         yield
     finally:
         server.process.send_signal(signal.SIGCONT)
-
-
-async def shot(page: Page, name: str) -> None:
-    """Keep a picture of the page under build/screenshots."""
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    await page.screenshot(path=SHOTS / f"{name}.png")

@@ -17,7 +17,8 @@ from harness.replay.codex_home import write_codex_home
 from harness.replay.demo_workspace import create_demo_workspace
 from harness.replay.server import ReplayServer
 from tests.browser.chromium import launch_chromium
-from tests.browser.conftest import SHOTS, dashboard_builder, sign_in
+from tests.browser.conftest import dashboard_builder
+from tests.browser.pages import SHOTS, sign_in
 from tests.browser.workspaces import Repository
 from tests.server.cody_server import REPOSITORY, CodyServer, launch
 

@@ -1,16 +1,20 @@
-"""How the dashboard is built and packed, where there is no Node on the machine too."""
+"""How the dashboard is built and packed, where there is no Node on the machine too; its pure parts, and what it is built of."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
+from cody.contracts.run_config import RunConfig
 from server.static_files import read_folder
 from tests.server.cody_server import REPOSITORY
 
+DASHBOARD = REPOSITORY / "server" / "dashboard"
 DEADLINE_S = 120
 
 
@@ -40,3 +44,23 @@ def test_a_wheel_has_the_dashboard_and_not_what_it_is_built_with(dashboard: Path
     served = {f"server/static/{name}" for name in read_folder(dashboard)}
     assert served <= names
     assert not [name for name in names if "node_modules" in name]
+
+
+def test_the_forms_defaults_and_choices_are_those_of_the_contract() -> None:
+    config = json.loads(RunConfig(working_dir="/").model_dump_json(by_alias=True))
+    written = json.loads((DASHBOARD / "src" / "model" / "run_defaults.json").read_text(encoding="utf-8"))
+    assert written["defaults"] == {"epicId": "current-epic", "config": {**config, "workingDir": ""}}
+    for place, choices in written["choices"].items():
+        field = RunConfig.model_fields[place.removeprefix("config.")]
+        assert choices == list(get_args(field.annotation)), place
+
+
+def test_the_pure_parts_pass_their_own_tests(builder: ModuleType) -> None:
+    builder.test()
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    lock = json.loads((DASHBOARD / "package-lock.json").read_text(encoding="utf-8"))
+    assert lock["packages"]
+    assert not [name for name, found in lock["packages"].items() if "resolved" in found]
+    assert all("integrity" in found for name, found in lock["packages"].items() if name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import textwrap
 from dataclasses import dataclass
@@ -20,6 +21,17 @@ def say(**event): print(json.dumps({"__cody_event__": event}))
 def wait_for(name):
     sys.stdout.flush()
     while not Path(name).exists(): time.sleep(0.005)
+"""
+
+FOREVER = "wait_for('never')"
+TURNS_THAT_WAIT = """
+    say(type="step", n=TURN)
+    wait_for(f"go-{TURN}")
+"""
+SPEAKS_OFTEN = """
+    wait_for("go")
+    for n in range(COUNT): say(type="step", n=n)
+    STOP.write_text("done")
 """
 
 
@@ -67,3 +79,11 @@ def event_count(server: CodyServer, run_id: str) -> int:
     with server.client() as client:
         text = client.get(f"/api/runs/{run_id}/stream", params={"from": "0"}).raise_for_status().text
     return sum(1 for line in text.splitlines() if line.startswith("id: "))
+
+
+async def archived(server: CodyServer, run_id: str, seq: int) -> None:
+    """Wait until the archive has the run's events up to this one."""
+    with server.client() as client:
+        async with asyncio.timeout(30):
+            while f'"seq":{seq},' not in client.get(f"/api/runs/{run_id}/export").text.replace(" ", ""):
+                await asyncio.to_thread(client.get, "/api/health")

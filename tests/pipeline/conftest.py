@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from cody.pipeline.archive import Archive
 from cody.pipeline.run_projector import RunProjector
 from tests.pipeline.live_runs import projector
 from tests.pipeline.postgres_server import PostgresServer, new_database, own_server
+from tests.pipeline.serving import SharedServer, shared_server
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +43,33 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
         return
     async with new_database(request.getfixturevalue("postgres_url")) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def shared_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedServer]:
+    """A server that the tests of a module share."""
+    with shared_server(f"sqlite:///{tmp_path_factory.mktemp('shared')}/archive.sqlite3") as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def shared_postgresql(postgres_url: str) -> Iterator[SharedServer]:
+    """The same, on a database of its own that is dropped afterwards."""
+    with asyncio.Runner() as runner:
+        database = new_database(postgres_url)
+        url = runner.run(database.__aenter__())
+        try:
+            with shared_server(url) as one:
+                yield one
+        finally:
+            runner.run(database.__aexit__(None, None, None))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared(request: pytest.FixtureRequest) -> SharedServer:
+    """On both databases, a server that the tests of a module share."""
+    server: SharedServer = request.getfixturevalue(f"shared_{request.param}")
+    return server
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cody.pipeline.hydrator import Hydrator, events_of, hydrate
 from cody.store import keys
 from cody.store.response_events import GROUP
 from tests.conftest import Wait
-from tests.pipeline.serving import Served, kinds, served, texts
+from tests.pipeline.serving import MODELS, Served, SharedServer, kinds, served, shared_server, texts
 from tests.pipeline.wire_server import Reply, WireServer, http_error, sse
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -28,10 +29,22 @@ BOTH = pytest.mark.parametrize("provider_id", ["openai", "anthropic"])
 DELTA = {"openai": LAST_DELTA, "anthropic": b'"text_delta"'}
 
 
-async def failed(provider_id: str, reply: Reply) -> tuple[Response, ErrorInfo]:
-    async with WireServer(reply) as wire, served(openai=wire, anthropic=wire) as one:
+@pytest.fixture(scope="module")
+def shared() -> Iterator[SharedServer]:
+    """A server that the tests of this module share; its models are those that they ask for."""
+    with shared_server(CODY_MODELS=", ".join(MODELS.values())) as one:
+        yield one
+
+
+async def failed(shared: SharedServer, provider_id: str, reply: Reply) -> tuple[Response, ErrorInfo]:
+    async with (
+        shared.wire(provider_id, reply) as wire,
+        shared.wire("anthropic" if provider_id == "openai" else "openai") as other,
+        shared.visited() as one,
+    ):
         response = await one.answered(provider_id)
     assert len(wire.requests) == 1, "whatever the reply, it was asked for once"
+    assert other.requests == [], "and no other provider was"
     assert response.status == "error"
     assert response.error is not None
     assert kinds(response)[0] == "message of user"
@@ -39,37 +52,37 @@ async def failed(provider_id: str, reply: Reply) -> tuple[Response, ErrorInfo]:
 
 
 @BOTH
-async def test_a_wrong_key(provider_id: str) -> None:
-    response, error = await failed(provider_id, http_error(provider_id, "401"))
+async def test_a_wrong_key(shared: SharedServer, provider_id: str) -> None:
+    response, error = await failed(shared, provider_id, http_error(provider_id, "401"))
     assert (error.code, (error.details or {})["retryable"]) == ("auth_error", False)
     assert kinds(response) == ["message of user"]
 
 
 @BOTH
-async def test_too_many_requests(provider_id: str) -> None:
-    _, error = await failed(provider_id, http_error(provider_id, "429", ("retry-after", "20")))
+async def test_too_many_requests(shared: SharedServer, provider_id: str) -> None:
+    _, error = await failed(shared, provider_id, http_error(provider_id, "429", ("retry-after", "20")))
     assert error.code == "rate_limited"
     assert (error.details or {})["retry_after_s"] == 20
 
 
 @BOTH
-async def test_a_provider_in_trouble(provider_id: str) -> None:
-    _, error = await failed(provider_id, http_error(provider_id, "500"))
+async def test_a_provider_in_trouble(shared: SharedServer, provider_id: str) -> None:
+    _, error = await failed(shared, provider_id, http_error(provider_id, "500"))
     assert (error.code, (error.details or {})["retryable"]) == ("provider_error", True)
 
 
 @BOTH
-async def test_an_answer_that_is_dropped_in_its_midst_keeps_what_came(provider_id: str) -> None:
+async def test_an_answer_that_is_dropped_in_its_midst_keeps_what_came(shared: SharedServer, provider_id: str) -> None:
     reply = sse(provider_id, "message").broken("cut", after=DELTA[provider_id])
-    response, error = await failed(provider_id, reply)
+    response, error = await failed(shared, provider_id, reply)
     assert error.code == "stream_dropped"
     assert len(texts(response)) == 1
     assert texts(response)[0]
 
 
 @BOTH
-async def test_a_chunk_that_is_no_event(provider_id: str) -> None:
-    _, error = await failed(provider_id, sse(provider_id, "malformed_json"))
+async def test_a_chunk_that_is_no_event(shared: SharedServer, provider_id: str) -> None:
+    _, error = await failed(shared, provider_id, sse(provider_id, "malformed_json"))
     assert error.code == "malformed_chunk"
 
 
@@ -85,19 +98,19 @@ async def in_its_midst(one: Served, hydrator: Hydrator | None = None) -> str:
     return told.run_id
 
 
-async def test_a_failed_turn_is_no_part_of_the_thread() -> None:
+async def test_a_failed_turn_is_no_part_of_the_thread(shared: SharedServer) -> None:
     async with (
-        WireServer(http_error("openai", "500"), sse("openai", "second_turn")) as wire,
-        served(openai=wire) as one,
+        shared.wire("openai", http_error("openai", "500"), sse("openai", "second_turn")) as wire,
+        shared.visited() as one,
     ):
         first = await one.answered(prompt="first try")
         assert (await one.answered(prompt="second try", threadId=first.thread_id)).status == "complete"
     assert [item["content"] for item in wire.requests[1].body["input"]] == ["second try"]
 
 
-async def test_an_answer_that_the_user_aborts(eventually: Wait) -> None:
+async def test_an_answer_that_the_user_aborts(shared: SharedServer) -> None:
     reply = sse("openai", "message").broken("silence", after=LAST_DELTA)
-    async with WireServer(reply) as wire, served(openai=wire) as one:
+    async with shared.wire("openai", reply) as wire, shared.visited() as one:
         hydrator = Hydrator()
         response_id = await in_its_midst(one, hydrator)
         answer = await one.http.post(f"/api/v2/responses/{response_id}/abort", json={"reason": "enough"})
@@ -197,8 +210,8 @@ async def test_a_key_that_is_missing_is_named(provider_id: str, variable: str) -
         assert variable in answer.json()["error"]["message"]
 
 
-async def test_what_can_not_be_asked() -> None:
-    async with served(CODY_MODELS="gpt-5.5, claude-opus-5") as one:
+async def test_what_can_not_be_asked(shared: SharedServer) -> None:
+    async with shared.visited() as one:
         for body, status in (
             ({"prompt": "x", "model": "other", "providerId": "openai"}, 403),
             ({"prompt": "x", "model": "gpt-5.5", "providerId": "nobody"}, 400),

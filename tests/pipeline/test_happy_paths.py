@@ -9,8 +9,8 @@ from contextlib import aclosing
 from cody.contracts.responses import FunctionCall, FunctionCallOutput, Reasoning, Usage
 from cody.contracts.submit import ThreadAnswer, ThreadPage
 from cody.pipeline.hydrator import Hydrator, events_of, hydrate
-from tests.pipeline.serving import kinds, served, texts
-from tests.pipeline.wire_server import WireServer, sse
+from tests.pipeline.serving import Served, SharedServer, kinds, texts
+from tests.pipeline.wire_server import sse
 
 HELLO = "Hello – grüß dich 👋🏽!"
 ADD = {
@@ -20,11 +20,11 @@ ADD = {
 }
 
 
-async def test_hp_01_and_02_a_message_of_each_provider(database_url: str) -> None:
+async def test_hp_01_and_02_a_message_of_each_provider(shared: SharedServer) -> None:
     async with (
-        WireServer(sse("openai", "message")) as openai,
-        WireServer(sse("anthropic", "message")) as anthropic,
-        served(database_url, openai=openai, anthropic=anthropic) as one,
+        shared.wire("openai", sse("openai", "message")) as openai,
+        shared.wire("anthropic", sse("anthropic", "message")) as anthropic,
+        shared.visited() as one,
     ):
         for provider_id in ("openai", "anthropic"):
             response = await one.answered(provider_id, "Say hello")
@@ -38,11 +38,11 @@ async def test_hp_01_and_02_a_message_of_each_provider(database_url: str) -> Non
     assert [request.path for request in anthropic.requests] == ["/v1/messages"]
 
 
-async def test_hp_03_and_04_reasoning_before_the_message(database_url: str) -> None:
+async def test_hp_03_and_04_reasoning_before_the_message(shared: SharedServer) -> None:
     async with (
-        WireServer(sse("openai", "reasoning_message")) as openai,
-        WireServer(sse("anthropic", "thinking_message")) as anthropic,
-        served(database_url, openai=openai, anthropic=anthropic) as one,
+        shared.wire("openai", sse("openai", "reasoning_message")),
+        shared.wire("anthropic", sse("anthropic", "thinking_message")),
+        shared.visited() as one,
     ):
         for provider_id in ("openai", "anthropic"):
             response = await one.answered(provider_id, "Think first", reasoningEffort="high")
@@ -51,11 +51,11 @@ async def test_hp_03_and_04_reasoning_before_the_message(database_url: str) -> N
             assert response.status == "complete"
 
 
-async def test_hp_05_a_call_its_output_and_the_message(database_url: str) -> None:
+async def test_hp_05_a_call_its_output_and_the_message(shared: SharedServer) -> None:
     """The client runs the tool, and hands its output back in the thread's next turn."""
     async with (
-        WireServer(sse("openai", "function_call"), sse("openai", "after_function_call")) as openai,
-        served(database_url, openai=openai) as one,
+        shared.wire("openai", sse("openai", "function_call"), sse("openai", "after_function_call")) as openai,
+        shared.visited() as one,
     ):
         asked = await one.answered(prompt="2 + 40?", tools=[ADD])
         assert (asked.status, asked.finish_reason) == ("complete", "tool_calls")
@@ -81,12 +81,18 @@ async def test_hp_05_a_call_its_output_and_the_message(database_url: str) -> Non
     assert output.success
 
 
-async def test_hp_06_the_second_turn_carries_the_first(database_url: str) -> None:
+async def listed(one: Served, **query: str) -> ThreadPage:
+    answer = await one.http.get("/api/v2/threads", params=query)
+    return ThreadPage.model_validate_json(answer.content)
+
+
+async def test_hp_06_the_second_turn_carries_the_first(shared: SharedServer) -> None:
     async with (
-        WireServer(sse("openai", "message"), sse("openai", "second_turn")) as openai,
-        WireServer(sse("anthropic", "message"), sse("anthropic", "second_turn")) as anthropic,
-        served(database_url, openai=openai, anthropic=anthropic) as one,
+        shared.wire("openai", sse("openai", "message"), sse("openai", "second_turn")) as openai,
+        shared.wire("anthropic", sse("anthropic", "message"), sse("anthropic", "second_turn")) as anthropic,
+        shared.visited() as one,
     ):
+        answered_last_first: list[str] = []
         for provider_id, wire in (("openai", openai), ("anthropic", anthropic)):
             first = await one.submit(provider_id, "What is your name?")
             # At once: the first turn is neither projected nor over.
@@ -100,21 +106,24 @@ async def test_hp_06_the_second_turn_carries_the_first(database_url: str) -> Non
             assert [message["role"] for message in said] == ["user", "assistant", "user"]
             text = json.dumps(said, ensure_ascii=False)
             assert text.index("What is your name?") < text.index(HELLO) < text.index("And mine?")
-        answer = await one.http.get("/api/v2/threads?limit=1")
-        page = ThreadPage.model_validate_json(answer.content)
-        assert [(thread.responses, thread.status) for thread in page.threads] == [(2, "complete")]
-        answer = await one.http.get("/api/v2/threads", params={"limit": "1", "cursor": page.next_cursor or ""})
-        rest = ThreadPage.model_validate_json(answer.content)
-        assert len(rest.threads) == 1
-        assert rest.threads[0].thread_id != page.threads[0].thread_id
-        assert rest.next_cursor is None
+            answered_last_first.insert(0, first.thread_id)
+        pages = [await listed(one, limit="1")]
+        while pages[-1].next_cursor is not None:
+            pages.append(await listed(one, limit="1", cursor=pages[-1].next_cursor))
+        whole = await listed(one, limit="100")
+    assert whole.next_cursor is None
+    assert [page.threads for page in pages] == [[thread] for thread in whole.threads]
+    assert len({thread.thread_id for thread in whole.threads}) == len(pages)
+    assert [(thread.thread_id, thread.responses, thread.status) for thread in whole.threads[:2]] == [
+        (thread_id, 2, "complete") for thread_id in answered_last_first
+    ]
 
 
-async def test_hp_07_usage(database_url: str) -> None:
+async def test_hp_07_usage(shared: SharedServer) -> None:
     async with (
-        WireServer(sse("openai", "message")) as openai,
-        WireServer(sse("anthropic", "cached_usage")) as anthropic,
-        served(database_url, openai=openai, anthropic=anthropic) as one,
+        shared.wire("openai", sse("openai", "message")),
+        shared.wire("anthropic", sse("anthropic", "cached_usage")),
+        shared.visited() as one,
     ):
         for provider_id in ("openai", "anthropic"):
             usage = (await one.answered(provider_id)).usage
@@ -124,11 +133,11 @@ async def test_hp_07_usage(database_url: str) -> None:
             assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
 
 
-async def test_hp_08_a_lone_function_call(database_url: str) -> None:
+async def test_hp_08_a_lone_function_call(shared: SharedServer) -> None:
     async with (
-        WireServer(sse("openai", "function_call")) as openai,
-        WireServer(sse("anthropic", "tool_use")) as anthropic,
-        served(database_url, openai=openai, anthropic=anthropic) as one,
+        shared.wire("openai", sse("openai", "function_call")),
+        shared.wire("anthropic", sse("anthropic", "tool_use")),
+        shared.visited() as one,
     ):
         for provider_id in ("openai", "anthropic"):
             response = await one.answered(provider_id, "2 + 40?", tools=[ADD])
@@ -139,8 +148,8 @@ async def test_hp_08_a_lone_function_call(database_url: str) -> None:
             assert response.finish_reason == "tool_calls"
 
 
-async def test_hp_09_a_stream_that_is_cut_at_half_and_resumed(database_url: str) -> None:
-    async with WireServer(sse("openai", "message")) as openai, served(database_url, openai=openai) as one:
+async def test_hp_09_a_stream_that_is_cut_at_half_and_resumed(shared: SharedServer) -> None:
+    async with shared.wire("openai", sse("openai", "message")), shared.visited() as one:
         told = await one.submit()
         hydrator, seen = Hydrator(), []
         async with aclosing(events_of(one.http, told.run_id)) as events:
@@ -162,11 +171,11 @@ async def test_hp_09_a_stream_that_is_cut_at_half_and_resumed(database_url: str)
         assert await hydrate(one.http, told.run_id, hydrator=hydrator) == persisted
 
 
-async def test_hp_10_two_concurrent_turns_do_not_mix(database_url: str) -> None:
+async def test_hp_10_two_concurrent_turns_do_not_mix(shared: SharedServer) -> None:
     async with (
-        WireServer(sse("openai", "message")) as openai,
-        WireServer(sse("anthropic", "thinking_message")) as anthropic,
-        served(database_url, openai=openai, anthropic=anthropic) as one,
+        shared.wire("openai", sse("openai", "message")),
+        shared.wire("anthropic", sse("anthropic", "thinking_message")),
+        shared.visited() as one,
     ):
         first, second = await asyncio.gather(
             one.answered("openai", "I am the first"), one.answered("anthropic", "I am the second")

@@ -38,6 +38,8 @@ from tests.pipeline.postgres_server import PostgresServer
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIMS_AT_ONCE = Pace(gather_s=0.0, block_ms=20, claim_every_s=0.0, claim_idle_ms=0)
+TURNS_AHEAD = 50
+"""So many turns more are written for each kill: enough that it is in the midst of them."""
 
 
 @contextlib.asynccontextmanager
@@ -87,17 +89,18 @@ async def test_projectors_that_are_killed_again_and_again_archive_everything_onc
 ) -> None:
     made = [await live_run(redis) for _ in range(4)]
     stop = asyncio.Event()
+    ahead = [asyncio.Semaphore(TURNS_AHEAD) for _ in made]
 
-    async def work(run: LiveRun) -> None:
+    async def work(run: LiveRun, may: asyncio.Semaphore) -> None:
         number = 0
-        while not stop.is_set():
+        while await may.acquire() and not stop.is_set():
             number += 1
             await run.turn(number)
             await run.emit(*(answered(f"word{number} of {run.run_id}") for _ in range(20)))
             await run.turn(number, "completed")
         await run.complete()
 
-    workers = [asyncio.create_task(work(run)) for run in made]
+    workers = [asyncio.create_task(work(run, may)) for run, may in zip(made, ahead, strict=True)]
     reached = 0
 
     async def has_come_further() -> bool:
@@ -108,7 +111,12 @@ async def test_projectors_that_are_killed_again_and_again_archive_everything_onc
             await eventually(has_come_further)
             process.kill()
         reached = (await archive.cursor(made[0].run_id)).last_seq
+        for may in ahead:
+            for _ in range(TURNS_AHEAD):
+                may.release()
     stop.set()
+    for may in ahead:
+        may.release()
     await asyncio.gather(*workers)
     async with projector(valkey_url, redis, archive, pace=CLAIMS_AT_ONCE) as last:
         await until_still(last)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import text
 
 from cody.pipeline.archive import Archive
+from cody.pipeline.archive.engine import archive_url, make_engine
 from cody.pipeline.run_projector import RunProjector
 from cody.store import keys
 from tests.pipeline.live_runs import (
@@ -133,6 +136,30 @@ async def test_meta_of_another_type_does_not_stop_the_sweep(
         assert await projecting.sweep() == 0
     finally:
         await redis.delete(*keys.of_run(harmed.run_id))
+
+
+async def test_a_row_that_can_not_be_gone_on_with_stops_no_other_and_is_tried_again(
+    redis: Redis, archive: Archive, projecting: RunProjector, database_url: str, tmp_path: Path
+) -> None:
+    harmed, well = await live_run(redis), await live_run(redis)
+    await harmed.emit(warning(1))
+    await until_still(projecting)
+    place = (await archive.cursor(harmed.run_id)).last_event_id
+    statement = text("UPDATE projections SET last_event_id = :place WHERE run_id = :run_id")
+    engine = make_engine(archive_url(database_url, tmp_path), pooled=False)
+    async with engine.begin() as connection:
+        await connection.execute(statement, {"place": "no stream id", "run_id": harmed.run_id})
+    await harmed.emit(warning(2))
+    await well.emit_many(3)
+    await until_still(projecting)
+    await projecting.sweep()
+    await assert_equal(redis, archive, well.run_id)
+    assert await projecting.halted() == []
+    assert [frame.seq for frame in await all_frames(archive, harmed.run_id)] == [1, 2]
+    async with engine.begin() as connection:
+        await connection.execute(statement, {"place": place, "run_id": harmed.run_id})
+    assert await projecting.sweep() == 1
+    await assert_equal(redis, archive, harmed.run_id)
 
 
 async def test_a_run_that_was_never_archived_and_can_not_be_is_shown_as_halted(

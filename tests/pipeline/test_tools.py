@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Iterator
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from cody.contracts.stream_events import ItemDone
 from cody.pipeline.hydrator import events_of
 from cody.pipeline.providers.tool_loop import MAX_REQUESTS
 from tests.conftest import Wait
-from tests.pipeline.serving import Served, kinds, served, texts
+from tests.pipeline.serving import Served, SharedServer, kinds, served, shared_server, texts
 from tests.pipeline.tool_calls import after_call, calling
 from tests.pipeline.wire_server import WireServer, sse
 
@@ -30,15 +31,18 @@ PATCH = "*** Begin Patch\n*** Update File: notes.txt\n-two\n+zwei\n*** Add File:
 ANSWER_ENDS_WITH = ["function_call", "function_call_output", "message"]
 
 
+@pytest.fixture(scope="module")
+def daring() -> Iterator[SharedServer]:
+    """A server that tests of this module share and that lets tools work without a sandbox."""
+    with shared_server(CODY_ALLOW_DANGER="1") as one:
+        yield one
+
+
 def repository(one: Served) -> Path:
     made = one.folder / "repo"
     made.mkdir()
     (made / "notes.txt").write_text("one\ntwo\nthree\n", encoding="utf-8")
     return made
-
-
-def wires(provider_id: str, wire: WireServer) -> dict[str, Any]:
-    return {provider_id: wire}
 
 
 def outputs(response: Response) -> list[tuple[str, bool]]:
@@ -47,10 +51,10 @@ def outputs(response: Response) -> list[tuple[str, bool]]:
 
 
 @BOTH
-async def test_hp_05_the_model_reads_a_file_and_answers(database_url: str, provider_id: str) -> None:
+async def test_hp_05_the_model_reads_a_file_and_answers(shared: SharedServer, provider_id: str) -> None:
     async with (
-        WireServer(calling(provider_id, "read_file", path="notes.txt"), after_call(provider_id)) as wire,
-        served(database_url, **wires(provider_id, wire)) as one,
+        shared.wire(provider_id, calling(provider_id, "read_file", path="notes.txt"), after_call(provider_id)) as wire,
+        shared.visited() as one,
     ):
         folder = repository(one)
         response = await one.answered(provider_id, "What is in it?", tools=["read_file"], workingDir=str(folder))
@@ -67,16 +71,17 @@ async def test_hp_05_the_model_reads_a_file_and_answers(database_url: str, provi
 
 
 @BOTH
-async def test_each_tool_in_one_answer_and_the_thread_remembers(provider_id: str) -> None:
+async def test_each_tool_in_one_answer_and_the_thread_remembers(shared_sqlite: SharedServer, provider_id: str) -> None:
     async with (
-        WireServer(
+        shared_sqlite.wire(
+            provider_id,
             calling(provider_id, "list_dir", 1),
             calling(provider_id, "apply_patch", 2, input=PATCH),
             calling(provider_id, "exec", 3, command="cat notes.txt new.txt"),
             after_call(provider_id),
             sse(provider_id, "second_turn"),
         ) as wire,
-        served(**wires(provider_id, wire)) as one,
+        shared_sqlite.visited() as one,
     ):
         folder = repository(one)
         tools = ["exec", "apply_patch", "list_dir", "read_file"]
@@ -97,16 +102,17 @@ async def test_each_tool_in_one_answer_and_the_thread_remembers(provider_id: str
     assert sent.count("_3") >= 2, "the last call and its output are told of again"
 
 
-async def test_a_model_that_is_refused_goes_another_way() -> None:
+async def test_a_model_that_is_refused_goes_another_way(shared_sqlite: SharedServer) -> None:
     async with (
-        WireServer(
+        shared_sqlite.wire(
+            "openai",
             calling("openai", "read_file", 1, path="../secret.txt"),
             calling("openai", "read_file", 2, path="link/secret.txt"),
             calling("openai", "exec", 3, command="cat notes.txt"),
             calling("openai", "read_file", 4, file="notes.txt"),
             after_call("openai"),
         ) as wire,
-        served(openai=wire) as one,
+        shared_sqlite.visited() as one,
     ):
         folder = repository(one)
         (one.folder / "secret.txt").write_text("not for models")
@@ -119,10 +125,10 @@ async def test_a_model_that_is_refused_goes_another_way() -> None:
     assert "not for models" not in json.dumps([request.body for request in wire.requests])
 
 
-async def test_what_a_tool_reads_is_cleaned_of_the_servers_secrets() -> None:
+async def test_what_a_tool_reads_is_cleaned_of_the_servers_secrets(shared_sqlite: SharedServer) -> None:
     async with (
-        WireServer(calling("openai", "read_file", path="env"), after_call("openai")) as wire,
-        served(openai=wire) as one,
+        shared_sqlite.wire("openai", calling("openai", "read_file", path="env"), after_call("openai")) as wire,
+        shared_sqlite.visited() as one,
     ):
         folder = repository(one)
         (folder / "env").write_text("OPENAI_API_KEY=sk-openai-not-real\n")
@@ -131,15 +137,16 @@ async def test_what_a_tool_reads_is_cleaned_of_the_servers_secrets() -> None:
     assert "sk-openai-not-real" not in json.dumps(wire.requests[1].body)
 
 
-async def test_a_call_of_the_callers_tool_ends_the_answer() -> None:
+async def test_a_call_of_the_callers_tool_ends_the_answer(shared_sqlite: SharedServer) -> None:
     """Cody carries out what is its own; the other is the caller's, who goes on with the output."""
     async with (
-        WireServer(
+        shared_sqlite.wire(
+            "openai",
             calling("openai", "read_file", 1, path="notes.txt"),
             calling("openai", "add", 2, a=1, b=2),
             after_call("openai"),
         ) as wire,
-        served(openai=wire) as one,
+        shared_sqlite.visited() as one,
     ):
         fields: dict[str, Any] = {"tools": ["read_file", ADD], "workingDir": str(repository(one))}
         asked = await one.answered(prompt="Read, then add", **fields)
@@ -154,26 +161,29 @@ async def test_a_call_of_the_callers_tool_ends_the_answer() -> None:
     assert {tool["name"] for tool in wire.requests[0].body["tools"]} == {"read_file", "add"}
 
 
-async def test_a_model_that_calls_in_circles_is_stopped() -> None:
+async def test_a_model_that_calls_in_circles_is_stopped(shared_sqlite: SharedServer) -> None:
     rounds = [calling("openai", "list_dir", number) for number in range(1, MAX_REQUESTS + 2)]
-    async with WireServer(*rounds) as wire, served(openai=wire) as one:
+    async with shared_sqlite.wire("openai", *rounds) as wire, shared_sqlite.visited() as one:
         response = await one.answered(prompt="Look", tools=["list_dir"], workingDir=str(repository(one)))
     assert len(wire.requests) == MAX_REQUESTS
     assert (response.status, response.finish_reason) == ("complete", "tool_calls")
     assert len(outputs(response)) == MAX_REQUESTS - 1
 
 
-async def test_a_provider_that_fails_after_the_tool_has_run() -> None:
+async def test_a_provider_that_fails_after_the_tool_has_run(shared_sqlite: SharedServer) -> None:
     reply = after_call("openai").broken("cut", after=b"response.output_text.delta")
-    async with WireServer(calling("openai", "list_dir"), reply) as wire, served(openai=wire) as one:
+    async with (
+        shared_sqlite.wire("openai", calling("openai", "list_dir"), reply),
+        shared_sqlite.visited() as one,
+    ):
         response = await one.answered(prompt="Look", tools=["list_dir"], workingDir=str(repository(one)))
     assert response.error is not None
     assert (response.status, response.error.code) == ("error", "stream_dropped")
     assert outputs(response) == [("notes.txt", True)]
 
 
-async def test_where_tools_may_work() -> None:
-    async with served() as one:
+async def test_where_tools_may_work(shared_sqlite: SharedServer) -> None:
+    async with shared_sqlite.visited() as one:
         folder = repository(one)
         (one.folder / "way-out").symlink_to("/usr")
         body = {"prompt": "x", "model": "gpt-5.5", "providerId": "openai", "tools": ["exec"]}
@@ -197,10 +207,10 @@ async def test_where_tools_may_work() -> None:
             assert named in answer.json()["error"]["message"], fields
 
 
-async def test_without_a_sandbox_where_the_server_allows_it() -> None:
+async def test_without_a_sandbox_where_the_server_allows_it(daring: SharedServer) -> None:
     async with (
-        WireServer(calling("openai", "exec", command="echo out > ../outside; pwd"), after_call("openai")) as wire,
-        served(openai=wire, CODY_ALLOW_DANGER="1") as one,
+        daring.wire("openai", calling("openai", "exec", command="echo out > ../outside; pwd"), after_call("openai")),
+        daring.visited() as one,
     ):
         folder = repository(one)
         response = await one.answered(prompt="Go", tools=["exec"], workingDir=str(folder), sandbox="danger-full-access")
@@ -208,10 +218,12 @@ async def test_without_a_sandbox_where_the_server_allows_it() -> None:
         assert (one.folder / "outside").read_text() == "out\n"
 
 
-async def test_a_read_only_sandbox_offers_no_patches_and_lets_nothing_be_written() -> None:
+async def test_a_read_only_sandbox_offers_no_patches_and_lets_nothing_be_written(shared_sqlite: SharedServer) -> None:
     async with (
-        WireServer(calling("openai", "exec", command="echo x > notes.txt"), after_call("openai")) as wire,
-        served(openai=wire) as one,
+        shared_sqlite.wire(
+            "openai", calling("openai", "exec", command="echo x > notes.txt"), after_call("openai")
+        ) as wire,
+        shared_sqlite.visited() as one,
     ):
         folder = repository(one)
         tools = ["exec", "apply_patch"]
@@ -241,10 +253,10 @@ def is_alive(pid: int) -> bool:
 ENDLESS = "trap '' TERM; echo $$ > pid; while :; do sleep 1; done"
 
 
-async def test_an_abort_ends_the_command(eventually: Wait) -> None:
+async def test_an_abort_ends_the_command(daring: SharedServer, eventually: Wait) -> None:
     async with (
-        WireServer(calling("openai", "exec", command=ENDLESS)) as wire,
-        served(openai=wire, CODY_ALLOW_DANGER="1") as one,
+        daring.wire("openai", calling("openai", "exec", command=ENDLESS)) as wire,
+        daring.visited() as one,
     ):
         response_id, pid = await started_command(one, eventually, repository(one))
         assert is_alive(pid)
@@ -267,9 +279,12 @@ async def test_a_server_that_is_killed_leaves_no_command(eventually: Wait) -> No
         await one.restart()
 
 
-async def test_the_output_is_told_before_the_answer_goes_on(eventually: Wait) -> None:
+async def test_the_output_is_told_before_the_answer_goes_on(shared_sqlite: SharedServer, eventually: Wait) -> None:
     reply = after_call("openai").broken("silence", after=b"response.created")
-    async with WireServer(calling("openai", "list_dir"), reply) as wire, served(openai=wire) as one:
+    async with (
+        shared_sqlite.wire("openai", calling("openai", "list_dir"), reply),
+        shared_sqlite.visited() as one,
+    ):
         told = await one.submit(prompt="Look", tools=["list_dir"], workingDir=str(repository(one)))
         async with asyncio.timeout(30):
             async with aclosing(events_of(one.http, told.run_id)) as events:

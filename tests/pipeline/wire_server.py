@@ -15,6 +15,7 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -66,18 +67,29 @@ def http_error(provider: str, name: str, *headers: tuple[str, str]) -> Reply:
     return Reply(body, int(name[:3]), (("content-type", "application/json"), *headers))
 
 
-class WireServer:
-    """Listens while its context is open; a request past the last reply is refused."""
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port on loopback for one WireServer after the other. While none listens there, who connects is refused."""
+    with socket.socket() as holder:
+        # Bound but not listening: Linux gives the port to no one else, and a server may still bind it by its number.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
-    def __init__(self, *replies: Reply) -> None:
+
+class WireServer:
+    """Listens while its context is open; a request past the last reply is refused. `port`: a reserved one."""
+
+    def __init__(self, *replies: Reply, port: int = 0) -> None:
         self._replies = replies
+        self._port = port
         self._server: asyncio.Server | None = None
         self.requests: list[WireRequest] = []
         self.closed_by_client = asyncio.Event()
         """Set when a client went away from a reply that had not ended."""
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
         return self
 
     async def __aexit__(

@@ -57,7 +57,7 @@ def rest_of_stdout(server: CodyServer) -> str:
 
 
 def test_one_line_on_stdout_and_a_file_tell_where_it_is(launched: Launch) -> None:
-    server = launched()
+    server = launched(has_archive=False)
     path = server.state_dir / "server.json"
     told = json.loads(path.read_bytes())
     assert told == {
