@@ -31,7 +31,7 @@ from cody.store.availability import store_calls
 # docket's key-value store, which nothing here uses, else instruments itself at each start, for a tenth of a second.
 os.environ.setdefault("PY_KEY_VALUE_DISABLE_BEARTYPE", "true")
 
-from docket import Docket, Worker  # noqa: E402
+from docket import Docket, Worker
 
 log = get_logger()
 
