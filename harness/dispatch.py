@@ -16,22 +16,17 @@ Four traps of docket that shape this file:
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import copy_context
 from datetime import timedelta
 from typing import Any
 
+from docket import Docket, Worker
 from structlog import get_logger
 
 from cody.store import keys
 from cody.store.availability import store_calls
-
-# docket's key-value store, which nothing here uses, else instruments itself at each start, for a tenth of a second.
-os.environ.setdefault("PY_KEY_VALUE_DISABLE_BEARTYPE", "true")
-
-from docket import Docket, Worker
 
 log = get_logger()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 from structlog import get_logger
 
+from cody import collecting
 from cody.errors import CodyError, ConfigurationError
 from cody.logs import configure_logs
 from cody.pipeline.tracing import tracing
@@ -80,6 +81,7 @@ async def _work(settings: Settings) -> None:
         loop.add_signal_handler(number, stop.set)
     async with RunService.open(settings) as service:
         archiving = "" if settings.projector else ", archiving nothing: a server or `cody projector` on this Redis does"
+        collecting.loaded()
         print(f"working on up to {settings.concurrency} runs at a time{archiving}", flush=True)
         await stop.wait()
         log.info("host.stopping", runs=service.active_runs, mode=settings.on_shutdown)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Coroutine
 
 from structlog import get_logger
 
+from cody import collecting
 from cody.settings import Settings
 from harness.service import RunService
 from server.app import Parts, build_app, parts_of
@@ -77,6 +78,7 @@ async def _serve_site(
     )
     watching = _running(streams, parts, settings.sse_keepalive_s)
     async with watching, parts.sync, _serving(HttpServer(config), bound, site) as (server, serving):
+        collecting.loaded()
         server_file.write(site.url, parts.proof_key)
         stop.started()
         say_ready(site.url)

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 import cody
+from cody import collecting
 from cody.cli import (
     access_commands,
     exits,
@@ -118,6 +119,7 @@ def version(
 
 def main() -> None:
     """The entry point of the command line; ends the process with the exit code."""
+    collecting.begin()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that can't show a character must not end a command that has more to say.
         if hasattr(stream, "reconfigure"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from cody import collecting
 from cody.cli import exits
 from cody.errors import CodyError, ConfigurationError
 
@@ -45,6 +46,7 @@ def finish(work: Coroutine[Any, Any, int | None]) -> NoReturn:
     """Run the command's work to its end, and end the command with its exit code (None: 0)."""
     import asyncio
 
+    collecting.loaded()  # some go on for hours
     try:
         code = asyncio.run(work)
     except CodyError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from structlog import get_logger
 
+from cody import collecting
 from cody.errors import CodyError, ConfigurationError
 from cody.logs import configure_logs
 from cody.pipeline.projection import Projection
@@ -51,6 +52,7 @@ async def project(settings: Settings, redis_url: str) -> None:
     async with Projection.open(settings, redis_url) as projection:
         await projection.archive.open()
         reaping = asyncio.create_task(Reaper(ResponseEvents(redis)).run())
+        collecting.loaded()
         print(f"projecting into {projection.archive.address}", flush=True)
         await stop.wait()
         log.info("projector.stopping")

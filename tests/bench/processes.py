@@ -23,6 +23,7 @@ from tests.bench.stand import Stand, cpu_s, rss_bytes, stand
 from tests.server.cody_server import CodyServer
 
 STARTS = 20
+WARM_UPS = 4
 IDLE_RUNS = 40
 IDLE_S = 10.0
 SETTLED_S = 3.0
@@ -83,7 +84,8 @@ async def idle(made: Stand, client: Client, pid: int) -> list[Figure]:
 
     process = psutil.Process(pid)
     # What the first runs make the process load, and the threads and connections that it keeps for all, are no run's own.
-    _end_idle(client, _begin_idle(client, made.folder / "first"))
+    for number in range(WARM_UPS):
+        _end_idle(client, _begin_idle(client, made.folder / f"first{number}"))
     before = rss_bytes(pid), process.num_threads(), await connections()
     without_runs = _load(pid)
     ids = _begin_idle(client, made.folder / "idle")

@@ -36,7 +36,7 @@ def cold_start() -> list[Figure]:
     for _ in range(STARTS):
         with tempfile.TemporaryDirectory(prefix="cody-bench-") as folder:
             began = time.perf_counter()
-            server = launch(Path(folder))
+            server = launch(Path(folder), has_archive=False)
             starts.append(time.perf_counter() - began)
             try:
                 assert server.url, server.stderr

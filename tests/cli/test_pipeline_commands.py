@@ -6,7 +6,8 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +21,43 @@ from tests.cli.command_line import CommandLine, read_until
 from tests.conftest import Wait
 from tests.pipeline.collector import collecting
 from tests.pipeline.tool_calls import after_call, calling
-from tests.pipeline.wire_server import WireServer, http_error, sse
-from tests.server.cody_server import launch
+from tests.pipeline.wire_server import WireServer, http_error, reserved_port, sse
+from tests.server.cody_server import CodyServer, launch
 
 SUBMIT = ("submit", "--provider", "openai", "--model", "gpt-5.5")
 
 
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Where OpenAI is for the server: a test plays it there."""
+    with reserved_port() as reserved:
+        yield reserved
+
+
+@pytest.fixture(scope="module")
+def asked(port: int) -> Iterator[CodyServer]:
+    """One server for all: each test has a thread, or a run, of its own."""
+    variables = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": f"http://127.0.0.1:{port}"}
+    with tempfile.TemporaryDirectory(prefix="cody-asked-") as folder:
+        server = launch(Path(folder), **variables)
+        try:
+            assert server.url, server.stderr
+            yield server
+        finally:
+            server.discard()
+
+
 @pytest.fixture
-async def wire() -> AsyncIterator[WireServer]:
-    async with WireServer(sse("openai", "message"), sse("openai", "second_turn"), http_error("openai", "401")) as one:
+def asking(asked: CodyServer, repo: Path) -> CommandLine:
+    """`cody` with that server."""
+    return CommandLine(asked.state_dir, repo)
+
+
+@pytest.fixture
+async def wire(port: int) -> AsyncIterator[WireServer]:
+    replies = sse("openai", "message"), sse("openai", "second_turn"), http_error("openai", "401")
+    async with WireServer(*replies, port=port) as one:
         yield one
-
-
-@pytest.fixture
-async def asking(wire: WireServer, tmp_path: Path, repo: Path) -> AsyncIterator[CommandLine]:
-    """`cody` with a server whose OpenAI is the wire."""
-    variables: dict[str, Any] = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": wire.url}
-    server = await asyncio.to_thread(launch, tmp_path, **variables)
-    try:
-        assert server.url, server.stderr
-        yield CommandLine(server.state_dir, repo)
-    finally:
-        await asyncio.to_thread(server.discard)
 
 
 async def test_an_answer_is_printed_searched_exported_and_gone_on_with(
@@ -77,31 +93,25 @@ async def test_an_answer_is_printed_searched_exported_and_gone_on_with(
     assert "error:" in failed.stderr
 
 
-async def test_tools_that_the_model_may_use(tmp_path: Path, repo: Path) -> None:
+async def test_tools_that_the_model_may_use(asking: CommandLine, port: int, repo: Path) -> None:
     (repo / "notes.txt").write_text("one\ntwo\n")
     replies = (
         calling("openai", "read_file", 1, path="notes.txt"),
         calling("openai", "exec", 2, command="exit 3"),
         after_call("openai"),
     )
-    async with WireServer(*replies) as wire:
-        variables: dict[str, Any] = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": wire.url}
-        server = await asyncio.to_thread(launch, tmp_path, **variables)
-        try:
-            command = CommandLine(server.state_dir, repo)
-            tools = ("--tool", "exec", "--tool", "read_file")
-            done = await asyncio.to_thread(command, *SUBMIT, "Read it", *tools)
-            assert done.stdout == "2 + 40 = 42.\n"
-            assert [line for line in done.stderr.splitlines() if line.startswith(("calls", "answered", "failed"))] == [
-                "calls read_file",
-                "answered: one",
-                "calls exec",
-                "failed: exit code 3",
-            ]
-            elsewhere = await asyncio.to_thread(command, *SUBMIT, "x", *tools, "--working-dir", "/usr", code=1)
-            assert "--working-dir" in elsewhere.stderr
-        finally:
-            await asyncio.to_thread(server.discard)
+    tools = ("--tool", "exec", "--tool", "read_file")
+    async with WireServer(*replies, port=port) as wire:
+        done = await asyncio.to_thread(asking, *SUBMIT, "Read it", *tools)
+    assert done.stdout == "2 + 40 = 42.\n"
+    assert [line for line in done.stderr.splitlines() if line.startswith(("calls", "answered", "failed"))] == [
+        "calls read_file",
+        "answered: one",
+        "calls exec",
+        "failed: exit code 3",
+    ]
+    elsewhere = await asyncio.to_thread(asking, *SUBMIT, "x", *tools, "--working-dir", "/usr", code=1)
+    assert "--working-dir" in elsewhere.stderr
     assert [tool["name"] for tool in wire.requests[0].body["tools"]] == ["read_file", "exec"]
 
 
@@ -148,25 +158,19 @@ async def test_what_is_not_there(asking: CommandLine, tmp_path: Path) -> None:
     assert "nothing found" in (await asyncio.to_thread(asking, "search", "zzzz")).stderr
 
 
-async def test_ctrl_c_aborts_the_answer(tmp_path: Path, repo: Path) -> None:
+async def test_ctrl_c_aborts_the_answer(asking: CommandLine, asked: CodyServer, port: int) -> None:
     silent = sse("openai", "message").broken("silence", after=b"response.output_text.delta")
-    async with WireServer(silent) as wire:
-        variables: dict[str, Any] = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": wire.url}
-        server = await asyncio.to_thread(launch, tmp_path, **variables)
-        try:
-            command = CommandLine(server.state_dir, repo)
-            process = await asyncio.to_thread(command.start, *SUBMIT, "Say hello")
-            assert process.stdout is not None
-            assert await asyncio.to_thread(process.stdout.read, 3) == "Hel"
-            process.send_signal(signal.SIGINT)
-            _, errors = await asyncio.to_thread(process.communicate, None, 30)
-            assert (process.returncode, "aborted" in errors) == (4, True)
-            response_id = errors.split()[1]
-            with server.client() as http:
-                stream = await asyncio.to_thread(http.get, f"/api/v2/stream/{response_id}")
-            assert "turn_aborted_by_user" in stream.text
-        finally:
-            await asyncio.to_thread(server.discard)
+    async with WireServer(silent, port=port):
+        process = await asyncio.to_thread(asking.start, *SUBMIT, "Say hello")
+        assert process.stdout is not None
+        assert await asyncio.to_thread(process.stdout.read, 3) == "Hel"
+        process.send_signal(signal.SIGINT)
+        _, errors = await asyncio.to_thread(process.communicate, None, 30)
+        assert (process.returncode, "aborted" in errors) == (4, True)
+        response_id = errors.split()[1]
+        with asked.client() as http:
+            stream = await asyncio.to_thread(http.get, f"/api/v2/stream/{response_id}")
+        assert "turn_aborted_by_user" in stream.text
 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic"])

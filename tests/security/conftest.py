@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from cody.settings import Settings, load_settings
 from tests.server.cody_server import CodyServer, launch
 
 Launch = Callable[..., CodyServer]
@@ -75,3 +76,34 @@ def make_workspace(path: Path) -> Path:
     epic.mkdir(parents=True)
     (epic / "codys-log.md").write_text("# Log\n", encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The folder that is allowed; outside of it another repository, and links that lead out, in, and nowhere."""
+    made = tmp_path / "root"
+    make_workspace(made / "repo")
+    make_workspace(tmp_path / "outside" / "repo")
+    make_workspace(tmp_path / "root2" / "repo")
+    (made / "out").symlink_to(tmp_path / "outside" / "repo")
+    (made / "loop").symlink_to(made / "loop")
+    (tmp_path / "in").symlink_to(made / "repo")
+    return made
+
+
+@pytest.fixture
+def rooted(launched: Launch, root: Path) -> CodyServer:
+    """A server that may work in the root only."""
+    return launched("--allow-danger", workspace_root=str(root))
+
+
+@pytest.fixture
+def settings(valkey_url: str, root: Path, tmp_path: Path) -> Settings:
+    """Of a host that may work in the root only."""
+    return load_settings(
+        state_dir=tmp_path / "state",
+        redis_url=valkey_url,
+        grace_s=0.5,
+        lock_ttl_ms=3_000,
+        workspace_roots=(root,),
+    )

@@ -117,8 +117,8 @@ def test_the_api_keeps_to_its_description(launched: Launch, workspace: Path, fol
 
     description = described(server, folder, narrow)
     shared = ("--exclude-path-regex", "/stream$")
-    fuzzed(server, description, *shared, "--phases", "coverage,fuzzing", "--max-examples", "6")
-    said = fuzzed(server, description, *shared, "--phases", "stateful", "--max-examples", "60")
+    fuzzed(server, description, *shared, "--phases", "coverage,fuzzing", "--max-examples", "3")
+    said = fuzzed(server, description, *shared, "--phases", "stateful", "--max-examples", "30")
     covered = re.search(r"API Links: +(\d+) covered", said)
     assert covered is not None
     assert int(covered[1]) >= 3

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from server.auth import SESSION_LIFETIME_S, Sessions
 from server.grants import Credential, Grants
 from tests.security.asking import LONG_BYTES, START, long_file
 from tests.security.conftest import Launch
-from tests.server.cody_server import DEADLINE_S, CodyServer, OwnedRun
+from tests.server.cody_server import DEADLINE_S, CodyServer, OwnedRun, launch
 
 Eventually = Callable[..., Awaitable[None]]
 
@@ -26,9 +27,26 @@ NO_TICK = {"CODY_SSE_KEEPALIVE_SEC": "3600"}
 """What ends a stream before this is over was no look from time to time."""
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[CodyServer]:
+    """One server for all whose tokens are their own."""
+    with tempfile.TemporaryDirectory(prefix="cody-grants-") as folder:
+        started = launch(Path(folder), **NO_TICK)
+        try:
+            assert started.url, started.stderr
+            yield started
+        finally:
+            started.discard()
+
+
 @pytest.fixture
-def quiet(launched: Launch) -> CodyServer:
-    return launched(**NO_TICK)
+def quiet(shared: CodyServer) -> Iterator[CodyServer]:
+    """As it was before: the tokens of a test are taken back."""
+    yield shared
+    with shared.client() as admin:
+        for one in admin.get("/api/tokens").json()["tokens"]:
+            if one["name"] != "local":
+                admin.delete(f"/api/tokens/{one['name']}").raise_for_status()
 
 
 @pytest.fixture
