@@ -16,8 +16,8 @@ from server import openapi_file
 from server.auth import PUBLIC
 from server.openapi import described, document, wire_path
 from tests.security.asking import start_body
+from tests.security.test_agent_environment import HOSTILE
 from tests.security.test_tokens import table
-from tests.security.test_workspaces import HOSTILE
 from tests.server.cody_server import CodyServer
 
 COMMITTED = Path(__file__).resolve().parents[2] / openapi_file.FILE

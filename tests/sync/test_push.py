@@ -104,19 +104,19 @@ async def test_a_push_that_was_killed_goes_on_behind_the_last_acknowledged_chunk
 
 async def test_a_file_that_was_changed_after_the_kill_is_sent_anew(tmp_path: Path, team: Team, laptop: Laptop) -> None:
     path = tmp_path / "changed.jsonl"
-    lines_file(path, 24 * MEGABYTE)
+    lines_file(path, 12 * MEGABYTE)
     process = laptop.start("push", str(path), "--as", "changed")
     until(lambda: acknowledged(laptop) >= 4, "four chunks are acknowledged")
     process.kill()
     process.wait()
-    content = lines_file(path, 24 * MEGABYTE, seed=100)
+    content = lines_file(path, 12 * MEGABYTE, seed=100)
     assert laptop.json("push", str(path), "--as", "changed")["state"] == "succeeded"
     assert team.started() == 2
     assert await arrived(team, "changed") == content
 
 
 async def test_a_server_that_forgot_everything_gets_it_all(tmp_path: Path, laptop: Laptop, team: Team) -> None:
-    content = lines_file(tmp_path / "again.jsonl", 24 * MEGABYTE)
+    content = lines_file(tmp_path / "again.jsonl", 12 * MEGABYTE)
     process = laptop.start("push", str(tmp_path / "again.jsonl"), "--as", "again")
     until(lambda: acknowledged(laptop) >= 4, "four chunks are acknowledged")
     process.kill()
@@ -174,7 +174,7 @@ def test_a_token_is_not_sent_in_the_clear_nor_accepted_when_wrong(tmp_path: Path
 
 def test_two_pushes_of_the_same_do_not_mix(tmp_path: Path, team: Team, laptop: Laptop) -> None:
     path = tmp_path / "twice.jsonl"
-    lines_file(path, 24 * MEGABYTE)
+    lines_file(path, 12 * MEGABYTE)
     process = laptop.start("push", str(path), "--as", "twice")
     try:
         until(lambda: acknowledged(laptop) >= 1, "a chunk is acknowledged")
@@ -199,13 +199,13 @@ def test_what_was_sent_is_listed_for_people(tmp_path: Path, laptop: Laptop) -> N
 
 
 def test_a_push_that_is_interrupted_says_how_to_go_on(tmp_path: Path, laptop: Laptop) -> None:
-    lines_file(tmp_path / "stopped.jsonl", 24 * MEGABYTE)
+    lines_file(tmp_path / "stopped.jsonl", 12 * MEGABYTE)
     process = laptop.start("push", str(tmp_path / "stopped.jsonl"), "--as", "stopped", stderr=subprocess.PIPE)
     until(lambda: acknowledged(laptop) >= 2, "two chunks are acknowledged")
     process.send_signal(signal.SIGINT)
     told = process.communicate(timeout=DEADLINE_S)[1].decode()
     assert process.returncode == 130
-    assert "of 24.0 MiB sent: give the same command again to go on" in told
+    assert "of 12.0 MiB sent: give the same command again to go on" in told
     assert "Traceback" not in told
     assert "stopped" in laptop("list", to="")
     assert laptop.json("push", str(tmp_path / "stopped.jsonl"), "--as", "stopped")["state"] == "succeeded"
