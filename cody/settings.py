@@ -227,6 +227,9 @@ def process_secrets(settings: Settings) -> list[Secret]:
 AGENT_ENVIRONMENT = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR"),
+        # Without it Debian's bash takes each command of codex for one over the network, and reads ~/.bashrc before it:
+        # other settings than the same codex has in the terminal that Cody was started from, and up to a second a command.
+        "SHLVL",
         *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
         *("SSL_CERT_FILE", "SSL_CERT_DIR"),
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),

@@ -120,7 +120,7 @@ def test_the_agents_environment_has_what_is_allowed_and_what_the_run_gives(
 ) -> None:
     """Of the guard that starts it too: every process of the turn is looked at."""
     own = {name: value.replace("{folder}", str(folder)) for name, value in CANARIES.items()}
-    server = launched(**own, REDIS_URL=valkey_url, OPENAI_API_KEY="for-the-agent", LC_ALL="C.UTF-8")
+    server = launched(**own, REDIS_URL=valkey_url, OPENAI_API_KEY="for-the-agent", LC_ALL="C.UTF-8", SHLVL="7")
     code = """
 import json, os, pathlib
 seen = {"own": dict(os.environ)}
@@ -144,5 +144,6 @@ pathlib.Path("environment.json").write_text(json.dumps(seen))
     assert valkey_url not in text
     assert "REDIS_URL" not in text
     assert '"FOO": "bar"' in text
+    assert '"SHLVL": "7"' in text  # else bash takes the agent's commands for ones over the network
     assert '"CODEX_HOME": "/own/codex"' in text
     assert '"OPENAI_API_KEY": "for-the-agent"' in text
