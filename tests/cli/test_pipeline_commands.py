@@ -6,7 +6,6 @@ import asyncio
 import json
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from tests.conftest import Wait
 from tests.pipeline.collector import collecting
 from tests.pipeline.tool_calls import after_call, calling
 from tests.pipeline.wire_server import WireServer, http_error, reserved_port, sse
-from tests.server.cody_server import CodyServer, launch
+from tests.server.cody_server import CodyServer, running_server
 
 SUBMIT = ("submit", "--provider", "openai", "--model", "gpt-5.5")
 
@@ -38,13 +37,8 @@ def port() -> Iterator[int]:
 def asked(port: int) -> Iterator[CodyServer]:
     """One server for all: each test has a thread, or a run, of its own."""
     variables = {"OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_BASE_URL": f"http://127.0.0.1:{port}"}
-    with tempfile.TemporaryDirectory(prefix="cody-asked-") as folder:
-        server = launch(Path(folder), **variables)
-        try:
-            assert server.url, server.stderr
-            yield server
-        finally:
-            server.discard()
+    with running_server("asked", **variables) as server:
+        yield server
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +18,7 @@ from server.auth import SESSION_LIFETIME_S, Sessions
 from server.grants import Credential, Grants
 from tests.security.asking import LONG_BYTES, START, long_file
 from tests.security.conftest import Launch
-from tests.server.cody_server import DEADLINE_S, CodyServer, OwnedRun, launch
+from tests.server.cody_server import DEADLINE_S, CodyServer, OwnedRun, running_server
 
 Eventually = Callable[..., Awaitable[None]]
 
@@ -30,13 +29,8 @@ NO_TICK = {"CODY_SSE_KEEPALIVE_SEC": "3600"}
 @pytest.fixture(scope="module")
 def shared() -> Iterator[CodyServer]:
     """One server for all whose tokens are their own."""
-    with tempfile.TemporaryDirectory(prefix="cody-grants-") as folder:
-        started = launch(Path(folder), **NO_TICK)
-        try:
-            assert started.url, started.stderr
-            yield started
-        finally:
-            started.discard()
+    with running_server("grants", **NO_TICK) as started:
+        yield started
 
 
 @pytest.fixture

@@ -179,10 +179,10 @@ def _empty_archive() -> bytes:
 
 
 @contextmanager
-def running_server(name: str) -> Iterator[CodyServer]:
+def running_server(name: str, **environment: str) -> Iterator[CodyServer]:
     """A server in a folder of its own, until the block ends. `name`: what the folder is called by."""
     with tempfile.TemporaryDirectory(prefix=f"cody-{name}-") as folder:
-        started = launch(Path(folder))
+        started = launch(Path(folder), **environment)
         try:
             assert started.url, started.stderr
             yield started
