@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from playwright.async_api import BrowserContext, Page
 
+from tests.answering_thread import answering
 from tests.browser.conftest import ON_ONE_LOOP
 from tests.browser.pages import sign_in
 from tests.browser.workspaces import FOREVER, Repository, read
@@ -42,13 +42,8 @@ class _Hostile(BaseHTTPRequestHandler):
 @pytest.fixture
 def hostile() -> Iterator[str]:
     """Another web server on this machine: to the browser it is the same site, so it sends Cody's cookies with requests."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hostile)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), _Hostile)) as server:
+        yield f"http://127.0.0.1:{server.server_port}"
 
 
 async def test_a_page_of_another_origin_can_neither_act_nor_read(

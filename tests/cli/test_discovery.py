@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,7 @@ from cody.client.discovery import ServerFile, find_server, proves_itself, read_s
 from cody.client.folder_token import token_for
 from cody.proof import MAX_NONCE, is_proof, proof_of
 from cody.settings import Settings, load_settings
+from tests.answering_thread import answering
 from tests.cli.command_line import CommandLine
 from tests.server.cody_server import CodyServer
 
@@ -60,14 +60,8 @@ class _Answering(BaseHTTPRequestHandler):
 
 @contextmanager
 def impostor(port: int = 0, *, key: str | None = None, url: str | None = None) -> Iterator[Impostor]:
-    with Impostor(port, key, url) as made:
-        answering = threading.Thread(target=made.serve_forever, args=(0.01,))
-        answering.start()
-        try:
-            yield made
-        finally:
-            made.shutdown()
-            answering.join()
+    with answering(Impostor(port, key, url)) as made:
+        yield made
 
 
 def settings(state_dir: Path, **given: object) -> Settings:

@@ -8,7 +8,6 @@ import re
 import secrets
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.answering_thread import answering
 from tests.security.secret_scan import ALLOWED, PATTERNS, findings, scan, tracked
 from tests.server.cody_server import REPOSITORY, clean_environment
 
@@ -106,14 +106,8 @@ class _Answering(BaseHTTPRequestHandler):
 
 @contextmanager
 def database(vulnerable: str | None = None, status: int = 200) -> Iterator[Database]:
-    with Database(vulnerable, status) as made:
-        answering = threading.Thread(target=made.serve_forever, args=(0.01,))
-        answering.start()
-        try:
-            yield made
-        finally:
-            made.shutdown()
-            answering.join()
+    with answering(Database(vulnerable, status)) as made:
+        yield made
 
 
 def audited(folder: Path, *options: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:

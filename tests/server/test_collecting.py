@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.server.cody_server import clean_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def said(code: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+def said(code: str, *arguments: str) -> list[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=clean_environment(), capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
@@ -41,3 +44,21 @@ try: finish(work())
 except Exception as end: print(type(end).__name__)
 """
     assert said(code) == ["True", "Exit"]
+
+
+def test_a_server_collects_once_it_is_ready(folder: Path) -> None:
+    code = """
+import gc, os, signal, sys, threading, time
+from pathlib import Path
+from cody import collecting
+collecting.begin()
+ready = Path(sys.argv[1], "server.json")
+def look():
+    while not ready.exists(): time.sleep(0.01)
+    print(gc.isenabled(), flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=look, daemon=True).start()
+from server.command import main
+sys.exit(main(["--state-dir", sys.argv[1], "--port", "0"]))
+"""
+    assert said(code, str(folder / "state"))[-1] == "True"
