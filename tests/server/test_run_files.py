@@ -150,7 +150,11 @@ async def test_health_tells_of_redis_and_of_the_archive(
     def health() -> dict[str, Any]:
         return dict(client.get("/api/health").raise_for_status().json())
 
-    await eventually(lambda: health()["archive"]["runs"]["waiting"] == 0, "the run is archived")
+    def is_archived() -> bool:
+        archive = health()["archive"]
+        return bool(archive["runs"]["waiting"] == archive["responses"]["waiting"] == 0)
+
+    await eventually(is_archived, "the run and its Responses are archived")
     found = health()
     assert found["redis"]["state"].startswith("ok (valkey ")
     assert "power loss may cost about the last second" in found["redis"]["persistence"]
