@@ -41,6 +41,7 @@ async def examine(settings: Settings, working_dir: Path) -> list[Finding]:
         agent.append(findings.sandbox(binary, env))
     return [
         *agent,
+        findings.control_group(),
         findings.credentials(env, environment()),
         await findings.store(settings),
         await findings.server(settings),

@@ -20,6 +20,7 @@ from cody.errors import AgentUnavailable, CodyError, ConfigurationError
 from cody.settings import DEFAULT_PORT, Settings
 from cody.store.connection import check, connect
 from cody.store.server_binary import find_server_binary
+from harness import cgroup
 from harness.agents.codex_binary import bundled_codex, check_version, find_codex
 from harness.probe import run_probe
 
@@ -73,6 +74,18 @@ def sandbox(binary: Path, env: Mapping[str, str]) -> Finding:
         "allow user namespaces (in a container: run it with --security-opt seccomp=unconfined; on the machine: "
         "sysctl -w kernel.unprivileged_userns_clone=1 kernel.apparmor_restrict_unprivileged_userns=0), or do without: "
         "cody serve --allow-danger, and cody run --sandbox danger-full-access",
+    )
+
+
+def control_group() -> Finding:
+    """Whether an agent's processes can be killed at one instant; without that, one by one, which is no fault."""
+    folder = cgroup.own_folder()
+    if folder is not None and cgroup.may_make(folder):
+        return Finding("control group", "ok", f"agents are killed by cgroup v2, in {folder}")
+    return Finding(
+        "control group",
+        "ok",
+        "none can be made: agents are ended process by process (systemd-run --user --scope -p Delegate=yes cody serve)",
     )
 
 

@@ -1,8 +1,8 @@
 """A small process between the supervisor and one agent, which ends the agent's whole tree when nobody else can.
 
-`main([CONTROL, STATUS, LAUNCH, GRACE_S, GUARD_ID])` in a Python of its own; the first three are descriptors. The agent
-inherits stdin, stdout and stderr untouched: no byte of output passes through here. Standard library only, and little of
-it: a guard starts in some 20 ms.
+`main([CONTROL, STATUS, LAUNCH, GRACE_S, GUARD_ID, GROUP])` in a Python of its own; the first three are descriptors, GROUP
+is the name of the agent's control group (harness.cgroup). The agent inherits stdin, stdout and stderr untouched: no byte
+of output passes through here. Standard library only, and little of it: a guard starts in some 20 ms.
 
 Control pipe, one order a line, applied in their sequence:
     deadline SOFT_NS HARD_NS   CLOCK_BOOTTIME: at SOFT the tree gets SIGTERM, at HARD SIGKILL. A later line replaces it.
@@ -22,6 +22,7 @@ Status pipe, one JSON object a line:
 Linux: the guard is a child subreaper, so every orphan of the tree, setsid or not, becomes its child, and "no child
 left" proves that the tree is empty. If the guard is killed, PR_SET_PDEATHSIG kills the agent. If the guard is frozen or
 stuck, a kernel timer kills it BACKSTOP_NS after HARD, and so the agent; the rest of such a tree is left to a sweep.
+Where it can be had, the agent has a control group of its own, and SIGKILL goes to all of it at once.
 macOS: best effort. Only the agent's process group is reached, and a kill -9 of the guard leaves the agent alive.
 """
 
@@ -34,6 +35,7 @@ import select
 import signal
 import sys
 
+from harness.cgroup import Cgroup, own_folder
 from harness.guard_clock import NS, KernelClock, boottime_ns
 from harness.guard_ladder import Ladder
 from harness.process_tree import Process, descendants, kill_marked, send_signal
@@ -83,8 +85,9 @@ def quote(text: str) -> str:
 class Guard:
     """The effects: forks the agent, listens, reaps, signals, reports."""
 
-    def __init__(self, control: int, status: int, grace_ns: int, guard_id: str) -> None:
-        self.control, self.status = control, status
+    def __init__(self, control: int, status: int, grace_ns: int, guard_id: str, group: str) -> None:
+        self.control, self.status, self.group_name = control, status, group
+        self.group: Cgroup | None = None
         self.marker = [f"CODY_GUARD_ID={guard_id}".encode()]
         self.ladder = Ladder(grace_ns)
         self.agent = 0
@@ -122,23 +125,31 @@ class Guard:
                 self.sleep()
                 now = boottime_ns()
                 self.take_orders()
+        stayed = self.leave_no_group()
         if self.failed:
             return
-        left = self.end_the_rest() if self.ladder.cause or not self.subreaper else []
+        left = self.end_the_rest(stayed) if self.ladder.cause or not self.subreaper else stayed
         self.tell_processes("gone", left, f'"reason": {quote(self.ladder.cause or "exited")}, ')
 
-    def end_the_rest(self) -> list[Process]:
+    def leave_no_group(self) -> list[Process]:
+        """The group's folder goes with its last process; gives those that will not end."""
+        if self.group is None or self.group.remove():
+            return []
+        return self.group.end(0 if self.kill_since else SECOND_NET_S)[1]
+
+    def end_the_rest(self, stayed: list[Process]) -> list[Process]:
         """The second net: what someone else started for this turn, at(1) or a session bus. Gives what will not end.
 
         Not after the agent's own clean end: no child is left then, and the scan is not worth it.
         """
-        left = descendants(os.getpid()) if self.kill_since else []
+        left = stayed + (descendants(os.getpid()) if self.kill_since else [])
         left += kill_marked(self.marker, quiet_s=0, timeout_s=SECOND_NET_S)[1]
         return list({process.pid: process for process in left}.values())
 
     def start_agent(self, argv: list[str], cwd: str, env: dict[str, str]) -> None:
         guard = os.getpid()
         self.exec_result, report = os.pipe()
+        self.group = Cgroup.make(own_folder(), self.group_name) if self.linux else None
         self.agent = os.fork()
         if self.agent == 0:
             self.become_agent(guard, report, argv, cwd, env)
@@ -162,6 +173,8 @@ class Guard:
                 self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             if os.getppid() != guard:
                 os._exit(127)  # the guard died before the line above could take effect
+            if self.group is not None:
+                self.group.enter()
             stage = "cwd"
             enter(cwd)
             stage = "exec"
@@ -265,6 +278,8 @@ class Guard:
         return True
 
     def signal_tree(self, *signums: int) -> None:
+        if self.group is not None and signal.SIGKILL in signums:
+            self.group.kill()
         if not self.exited:  # not reaped either, so the pid is still the agent's
             for signum in signums:
                 os.kill(self.agent, signum)  # before the scan, for promptness
@@ -314,7 +329,7 @@ def main(argv: list[str]) -> None:
         os.set_inheritable(fd, False)
     with open(launch, "rb") as file:
         packed = file.read()
-    guard = Guard(control, status, int(float(argv[3]) * NS), argv[4])
+    guard = Guard(control, status, int(float(argv[3]) * NS), argv[4], argv[5])
     try:
         guard.run(packed)
     except Exception as error:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from harness.agent_process import AgentProcess, GuardHandle, ProcessExit
+from harness.cgroup import group_name
 from harness.guard_clock import boottime_ns
 from harness.guard_status import Leftover
 from harness.launch import AgentStartError, Launch, guard_environment, packed
@@ -79,6 +80,7 @@ async def spawn(
 def _start_guard(launch: Launch, guard_id: str, grace_s: float, deadline: tuple[int, int] | None) -> GuardHandle:
     """Starts the guard; the event loop is held for about a millisecond. Raises AgentStartError."""
     content = packed(launch, guard_id)
+    env = guard_environment(launch, guard_id)
     with ExitStack() as ours, ExitStack() as theirs:
         try:
             stdin = theirs.enter_context(open(launch.stdin, "rb", buffering=0))
@@ -96,12 +98,12 @@ def _start_guard(launch: Launch, guard_id: str, grace_s: float, deadline: tuple[
                 os.write(control, b"deadline %d %d\n" % deadline)  # there before the guard looks: never without one
             spec = theirs.enter_context(_memory_file(content)).fileno()
             popen = subprocess.Popen(
-                [*GUARD_COMMAND, *map(str, (control_end, status_end, spec, grace_s)), guard_id],
+                [*GUARD_COMMAND, *map(str, (control_end, status_end, spec, grace_s)), guard_id, group_name(env)],
                 stdin=stdin,
                 stdout=stdout_end,
                 stderr=stderr_end,
                 cwd="/",
-                env=guard_environment(launch, guard_id),
+                env=env,
                 pass_fds=(control_end, status_end, spec),
                 start_new_session=True,
             )

@@ -1,4 +1,4 @@
-"""Ending processes that have lost their guard: found by what their environment says, not by who their parent is."""
+"""Ending processes that have lost their guard: found by their environment and their control group, not by their parent."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cody.errors import CodyError
+from harness.cgroup import end_groups
 from harness.process_tree import Process, await_end, kill_marked, processes
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -40,7 +41,7 @@ def become_subreaper() -> bool:
 
 
 async def sweep(marker: Mapping[str, str]) -> list[int]:
-    """Kills every process whose environment holds all of `marker`, until none is left; gives their pids.
+    """Kills every process whose environment or control group holds all of `marker`, until none is left; gives their pids.
 
     For a restarted supervisor: {"CODY_RUN_ID": ..., "CODY_FENCE": ...} ends the tree of an older fence, with its guard,
     frozen or not. Only what this user may see and signal is found. The scan runs off the event loop; a cancelled sweep
@@ -76,8 +77,19 @@ async def end_orphaned_tree(marker: Mapping[str, str], agent_pid: int) -> EndedT
 async def _kill(marker: Mapping[str, str]) -> tuple[list[Process], list[Process]]:
     if not marker:
         raise ValueError("an empty marker would match every process")
+    return await asyncio.to_thread(_kill_both, dict(marker))
+
+
+def _kill_both(marker: dict[str, str]) -> tuple[list[Process], list[Process]]:
+    """By the kernel's list, where the agent had a group, and by the environment: each finds what the other misses."""
+    killed, left = end_groups(marker, SWEEP_TIMEOUT_S)
     pairs = [os.fsencode(f"{name}={value}") for name, value in marker.items()]
-    return await asyncio.to_thread(kill_marked, pairs, quiet_s=SWEEP_QUIET_S, timeout_s=SWEEP_TIMEOUT_S)
+    more, staying = kill_marked(pairs, quiet_s=SWEEP_QUIET_S, timeout_s=SWEEP_TIMEOUT_S)
+    return _each_once(killed + more), _each_once(left + staying)
+
+
+def _each_once(found: list[Process]) -> list[Process]:
+    return list({(process.pid, process.started): process for process in found}.values())
 
 
 def _reap(agent_pid: int, killed: list[Process]) -> dict[int, int]:

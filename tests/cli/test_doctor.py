@@ -37,7 +37,8 @@ def test_all_is_well(alone: CommandLine, home: Path) -> None:
     subprocess.run(["git", "init", "-q"], cwd=alone.folder, check=True)
     found = checks(alone("doctor", "--json", CODEX_API_KEY=SECRET, CODEX_HOME=str(home)))
     assert {name: check["state"] for name, check in found.items()} == dict.fromkeys(
-        ("codex", "sandbox", "credentials", "redis", "server", "state folder", "disk", "git", "epic"), "ok"
+        ("codex", "sandbox", "control group", "credentials", "redis", "server", "state folder", "disk", "git", "epic"),
+        "ok",
     )
     assert found["codex"]["found"].startswith("codex-cli ")
     assert "valkey" in found["redis"]["found"]

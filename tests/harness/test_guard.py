@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.cgroup import group_name
 from harness.guard import pack_launch, quote, unpack_launch
 from harness.guard_clock import boottime_ns
 from harness.guard_ladder import SETTLE_NS, Ladder
@@ -145,8 +146,9 @@ class Guarded:
         os.write(self.control, orders)
         if hang_up:
             os.close(self.control)
+        group = group_name({"CODY_GUARD_ID": self.guard_id})
         self.popen = subprocess.Popen(
-            [*GUARD_COMMAND, str(control_end), str(status_end), str(launch), str(grace_s), self.guard_id],
+            [*GUARD_COMMAND, str(control_end), str(status_end), str(launch), str(grace_s), self.guard_id, group],
             stdin=subprocess.DEVNULL,
             stdout=out_end,
             stderr=out_end,
