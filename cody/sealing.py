@@ -11,12 +11,15 @@ import hashlib
 import os
 import secrets
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-
-from cryptography.fernet import Fernet, InvalidToken
+from typing import TYPE_CHECKING
 
 from cody.errors import CodyError, ConfigurationError
 from cody.redaction import holds_secret
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 SEALED = "sealed:v1:"
 MIN_KEY_CHARS = 16
@@ -34,7 +37,13 @@ class Sealer:
 
     def __init__(self, key: str) -> None:
         """Any text is a key: it is stretched to the length that Fernet wants."""
-        self._fernet = Fernet(base64.urlsafe_b64encode(hashlib.sha256(b"cody-seal:" + key.encode()).digest()))
+        self._key = base64.urlsafe_b64encode(hashlib.sha256(b"cody-seal:" + key.encode()).digest())
+
+    @cached_property
+    def _fernet(self) -> Fernet:
+        from cryptography.fernet import Fernet  # 12 MB, that a server without such a value never needs
+
+        return Fernet(self._key)
 
     def seal_env(self, env: Mapping[str, str]) -> dict[str, str]:
         """The environment with the values sealed that have a telling name, or a password in a URL."""
@@ -52,6 +61,8 @@ class Sealer:
     def _open(self, name: str, value: str) -> str:
         if not value.startswith(SEALED):
             return value
+        from cryptography.fernet import InvalidToken
+
         try:
             return self._fernet.decrypt(value.removeprefix(SEALED).encode()).decode("utf-8", "surrogatepass")
         except InvalidToken:
