@@ -36,6 +36,7 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.close()
+        self.refuse = True  # also to who came in just now
         self.cut()
         for task in self._tasks:
             task.cancel()
@@ -64,18 +65,22 @@ class Proxy:
         if self.refuse:
             writer.transport.abort()
             return
+        self._keep(asyncio.current_task())
+        self._writers.add(writer)
         try:
             up_reader, up_writer = await self._open()
         except OSError:
+            self._writers.discard(writer)
             writer.transport.abort()
             return
-        self._writers |= {writer, up_writer}
-        for task in (
-            asyncio.create_task(self._pump(reader, up_writer, answers=False)),
-            asyncio.create_task(self._pump(up_reader, writer, answers=True)),
-        ):
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        self._writers.add(up_writer)
+        self._keep(asyncio.create_task(self._pump(reader, up_writer, answers=False)))
+        self._keep(asyncio.create_task(self._pump(up_reader, writer, answers=True)))
+
+    def _keep(self, task: asyncio.Task[None] | None) -> None:
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._path is not None:

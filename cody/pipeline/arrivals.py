@@ -77,14 +77,22 @@ class Arrivals:
     `is_ours`: whether this server has the run already; such a run is never overwritten by what somebody sent.
     """
 
-    def __init__(self, inbox: Inbox, archive: Archive, is_ours: Callable[[str], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        inbox: Inbox,
+        archive: Archive,
+        is_ours: Callable[[str], Awaitable[bool]],
+        *,
+        look_every_s: float = LOOK_EVERY_S,
+    ) -> None:
         self._inbox = inbox
         self._archive = archive
         self._is_ours = is_ours
+        self._look_every_s = look_every_s
         self._postponed: dict[str, _Postponed] = {}
 
     async def run(self) -> None:
-        """Take in what arrives here at once, and what comes by other processes within LOOK_EVERY_S.
+        """Take in what arrives here at once, and what comes by other processes within `look_every_s`.
 
         A database that is away is waited for.
         """
@@ -94,8 +102,8 @@ class Arrivals:
                 await self.take_all()
             except SyncError as error:
                 log.warning("arrivals.waiting", error=error.message)
-                await asyncio.sleep(LOOK_EVERY_S)
-            seen = await self._inbox.news(seen, LOOK_EVERY_S)
+                await asyncio.sleep(self._look_every_s)
+            seen = await self._inbox.news(seen, self._look_every_s)
 
     async def take_all(self) -> int:
         """Take in what is there and not postponed; the number of records. Raises SyncError when that can't be listed."""
@@ -127,10 +135,10 @@ class Arrivals:
         return False
 
     def _postpone(self, job: JobSnapshot) -> float:
-        """The seconds until it is tried again: LOOK_EVERY_S at first, twice as long each time."""
+        """The seconds until it is tried again: `look_every_s` at first, twice as long each time."""
         known = self._postponed.get(job.job_id)
         failures = 1 if known is None else known.failures + 1
-        back_off_s: float = min(MAX_BACK_OFF_S, LOOK_EVERY_S * 2.0 ** min(failures - 1, 10))
+        back_off_s: float = min(MAX_BACK_OFF_S, self._look_every_s * 2.0 ** min(failures - 1, 10))
         self._postponed[job.job_id] = _Postponed(failures, asyncio.get_running_loop().time() + back_off_s)
         return back_off_s
 

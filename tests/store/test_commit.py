@@ -20,7 +20,7 @@ TS = "2026-01-01T00:00:00.000Z"
 async def owned_run(redis: Redis) -> tuple[str, int]:
     run_id = str(uuid.uuid4())
     await runs.create(redis, run_id, epic_id="e", config=RunConfig(working_dir="/r"), now_ms=1_000)
-    claim = await leases.acquire(redis, run_id, worker_id=str(uuid.uuid4()), host="h", ttl_ms=5_000)
+    claim = await leases.acquire(redis, run_id, worker_id=str(uuid.uuid4()), host="h", ttl_ms=60_000)
     assert isinstance(claim, Claim)
     return run_id, claim.fence
 
@@ -90,7 +90,7 @@ async def test_a_gap_is_refused(redis: Redis) -> None:
 async def test_an_old_fence_writes_nothing(redis: Redis) -> None:
     run_id, old = await owned_run(redis)
     await redis.delete(keys.lock(run_id))
-    claim = await leases.acquire(redis, run_id, worker_id=str(uuid.uuid4()), host="h2", ttl_ms=5_000)
+    claim = await leases.acquire(redis, run_id, worker_id=str(uuid.uuid4()), host="h2", ttl_ms=60_000)
     assert isinstance(claim, Claim)
     assert claim.fence == old + 1
     answer = await commit(redis, run_id, fence=old, first_seq=2, events=some(1), meta={"pid": 9}, turn=(1, b"{}"))

@@ -12,7 +12,9 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
@@ -23,11 +25,14 @@ from cody.store.embedded import EmbeddedServer, find_server_binary
 from cody.store.server_facts import facts_from, require_supported
 
 BINARY = find_server_binary(None)
+DEADLINE_S = 60.0
+STALL_S = 8.0
+"""A deadline that is to be missed: a machine that is only slow does not."""
 
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
-    server = EmbeddedServer(BINARY, tmp_path / "state")
+    server = EmbeddedServer(BINARY, tmp_path / "state", stop_deadline_s=DEADLINE_S)
     await server.start()
     yield server
     await server.stop()
@@ -64,7 +69,7 @@ async def accepts(path: str) -> bool:
     return True
 
 
-async def until(predicate: Callable[[], Awaitable[bool]], deadline_s: float = 20) -> None:
+async def until(predicate: Callable[[], Awaitable[bool]], deadline_s: float = DEADLINE_S) -> None:
     async with asyncio.timeout(deadline_s):
         while not await predicate():
             await asyncio.sleep(0.01)
@@ -93,6 +98,14 @@ class TcpProxy:
     def hang_up(self) -> None:
         for writer in self._connections:
             writer.close()
+
+    async def is_hung_up(self) -> bool:
+        """Whether that has come to who was connected, all of it in this process."""
+        port = urlsplit(self.url).port
+        return any(
+            one.status == psutil.CONN_CLOSE_WAIT and one.raddr and one.raddr.port == port
+            for one in psutil.Process().net_connections("tcp")
+        )
 
     async def _is_idle(self) -> bool:
         return not self._connections
@@ -187,7 +200,7 @@ async def test_a_cancellation_is_felt_at_every_step_of_a_command(
             for _ in range(steps):
                 await asyncio.sleep(0)
             working.cancel()
-            done, _ = await asyncio.wait({working}, timeout=2)
+            done, _ = await asyncio.wait({working}, timeout=30)
             was_felt = working in done
             working.cancel()
             await asyncio.wait({working})
@@ -195,7 +208,7 @@ async def test_a_cancellation_is_felt_at_every_step_of_a_command(
 
 
 async def test_replies_are_never_mixed_up_under_cancellations(server: EmbeddedServer) -> None:
-    async with closing(connect(server.url, max_connections=4)) as client:
+    async with closing(connect(server.url, max_connections=4, command_deadline_s=DEADLINE_S)) as client:
 
         async def ask(number: int) -> bool:
             return bool(await client.echo(str(number)) == str(number).encode())
@@ -211,11 +224,11 @@ async def test_replies_are_never_mixed_up_under_cancellations(server: EmbeddedSe
 
 
 async def test_a_stalled_server_is_noticed_and_its_late_reply_is_dropped(server: EmbeddedServer) -> None:
-    async with closing(connect(server.url, command_deadline_s=0.2)) as client:
+    async with closing(connect(server.url, command_deadline_s=STALL_S)) as client:
         await client.ping()
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 with pytest.raises(redis_errors.TimeoutError):
                     await client.echo("late")
         finally:
@@ -225,10 +238,10 @@ async def test_a_stalled_server_is_noticed_and_its_late_reply_is_dropped(server:
 
 async def test_a_send_into_a_stalled_server_has_a_deadline(server: EmbeddedServer) -> None:
     async with closing(connect(server.url, command_deadline_s=0.2)) as client:
-        await client.ping()
+        # The kernel takes the connection: a server that stands still has to do nothing for it.
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 with pytest.raises(redis_errors.TimeoutError):
                     await client.set("big", b"x" * 20_000_000)
         finally:
@@ -243,11 +256,11 @@ async def test_a_blocking_read_lasts_longer_than_the_default_timeout_of_the_libr
 
 
 async def test_a_blocking_read_can_tell_a_stall_from_a_quiet_stream(server: EmbeddedServer) -> None:
-    async with closing(blocking_client(server.url, reply_deadline_s=0.5)) as client:
+    async with closing(blocking_client(server.url, reply_deadline_s=STALL_S)) as client:
         assert not await client.xread({"stream": "$"}, block=100)
         os.kill(server.pid, signal.SIGSTOP)
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(DEADLINE_S):
                 with pytest.raises(redis_errors.TimeoutError):
                     await client.xread({"stream": "$"}, block=100)
         finally:
@@ -261,6 +274,7 @@ async def test_a_connection_that_the_server_closed_is_not_used_again(
     async with closing(door(proxy.url)) as client, closing(connect(server.url)) as other:
         await client.ping()
         proxy.hang_up()
+        await until(proxy.is_hung_up)
         for _ in range(3):
             await other.ping()
         assert await client.echo("mine") == b"mine"
@@ -280,7 +294,7 @@ async def test_after_a_restart_of_the_server_the_same_client_goes_on(
 
 
 async def test_a_burst_waits_for_connections_instead_of_opening_more(server: EmbeddedServer) -> None:
-    async with closing(connect(server.url, max_connections=2)) as client:
+    async with closing(connect(server.url, max_connections=2, command_deadline_s=DEADLINE_S)) as client:
         replies = await asyncio.gather(*(client.echo(str(number)) for number in range(100)))
         assert replies == [str(number).encode() for number in range(100)]
         assert len(await client.client_list()) == 2

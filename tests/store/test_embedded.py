@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -26,6 +27,7 @@ from cody.store.server_folder import KEPT_LOG_BYTES, MAX_LOG_BYTES, MAX_SOCKET_P
 
 REPOSITORY = Path(__file__).parents[2]
 BINARY = find_server_binary(None)
+DEADLINE_S = 60.0
 
 CODY = """
 import asyncio, sys
@@ -53,7 +55,7 @@ asyncio.run(main())
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
-    server = EmbeddedServer(BINARY, tmp_path / "state")
+    server = EmbeddedServer(BINARY, tmp_path / "state", stop_deadline_s=DEADLINE_S)
     yield server
     await server.stop()
 
@@ -88,7 +90,7 @@ def line_of(cody: subprocess.Popen[str], first_word: str) -> str:
     raise AssertionError(f"the other Cody ended without saying {first_word}")
 
 
-def wait_until(predicate: Callable[[], bool], deadline_s: float = 20) -> None:
+def wait_until(predicate: Callable[[], bool], deadline_s: float = DEADLINE_S) -> None:
     give_up_at = time.monotonic() + deadline_s
     while not predicate():
         assert time.monotonic() < give_up_at, "the condition did not come true"
@@ -104,7 +106,7 @@ def runs(pid: int) -> bool:
 
 @contextlib.asynccontextmanager
 async def client_of(server: EmbeddedServer) -> AsyncIterator[Redis]:
-    client = connect(server.url)
+    client = connect(server.url, command_deadline_s=DEADLINE_S)
     try:
         yield client
     finally:
@@ -206,7 +208,7 @@ async def test_a_second_server_on_the_folder_is_refused(server: EmbeddedServer) 
 async def test_a_second_cody_on_the_folder_is_refused_at_once(tmp_path: Path) -> None:
     with another_cody(tmp_path) as (cody, server_pid):
         ours = EmbeddedServer(BINARY, tmp_path, stop_deadline_s=3600)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             with pytest.raises(StoreUnavailable) as caught:
                 await ours.start()
         assert caught.value.details["pids"] == [cody.pid, server_pid]
@@ -240,7 +242,7 @@ async def test_a_server_that_outlives_its_cody_keeps_the_folder(tmp_path: Path) 
         with pytest.raises(StoreUnavailable, match=f"server {server_pid}"):
             await ours.start()
         os.kill(server_pid, signal.SIGCONT)
-        ours = EmbeddedServer(BINARY, tmp_path)
+        ours = EmbeddedServer(BINARY, tmp_path, stop_deadline_s=DEADLINE_S)
         await ours.start()
         await ours.stop()
 
@@ -361,10 +363,14 @@ async def test_a_failed_start_shows_the_log_and_lets_go_of_the_folder(server: Em
 
 
 async def test_a_server_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
-    server = EmbeddedServer(BINARY, tmp_path, start_deadline_s=0)
-    with pytest.raises(StoreUnavailable, match="not ready after 0 s"):
+    never_ready = tmp_path / "never-ready"
+    never_ready.write_text("#!/bin/sh\nexec sleep 3600\n")
+    never_ready.chmod(0o755)
+    server = EmbeddedServer(replace(BINARY, path=never_ready), tmp_path, start_deadline_s=0.1)
+    with pytest.raises(StoreUnavailable, match=r"not ready after 0\.1 s"):
         await server.start()
-    assert not any(runs(int(pid)) for pid in (server.folder / "lock").read_text().split()[1:])
+    [_, server_pid] = (server.folder / "lock").read_text().split()
+    assert not runs(int(server_pid))
 
 
 async def test_a_cancelled_start_leaves_nothing_running(server: EmbeddedServer) -> None:
@@ -413,7 +419,7 @@ async def test_a_server_that_does_not_stop_is_killed(tmp_path: Path) -> None:
     pid = server.pid
     os.kill(pid, signal.SIGSTOP)
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(DEADLINE_S):
             await server.stop()
     finally:
         if runs(pid):

@@ -6,48 +6,57 @@ with 1 when the client takes 100 MB, or the server, which has other things loade
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 
-from tests.sync.syncing_cody import Laptop, Team, team_server
+from tests.sync.syncing_cody import Laptop, Team, environment, team_server
 
 MEGABYTE = 1 << 20
 CLIENT_LIMIT_BYTES = 100 * MEGABYTE
 SERVER_GROWTH_BYTES = 64 * MEGABYTE
 DEADLINE_S_PER_MEGABYTE = 1.4
 """Ends what hangs; a gigabyte takes about a minute."""
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(code)
+"""
+"""Runs a command and tells its most memory in KiB. What is told begins with that of whoever starts it: this is small."""
 
 
 def pushed_peaks(team: Team, laptop: Laptop, folder: Path, megabytes: int) -> tuple[int, int]:
     """The most bytes of memory that the client, and the server until now, had for a file of one line and a hole."""
-    path, client = folder / f"{megabytes}.jsonl", 0
+    path = folder / f"{megabytes}.jsonl"
     with path.open("wb") as file:
         file.write(b'{"line": 0}\n')
         file.truncate(megabytes * MEGABYTE)
-    process = laptop.start("push", str(path), "--as", path.name)
-    give_up_at = time.monotonic() + max(100.0, DEADLINE_S_PER_MEGABYTE * megabytes)
+    measured = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", MEASURED, *laptop.command("push", str(path), "--as", path.name)],
+        env=environment(laptop.state_dir, CODY_SYNC_TOKEN=laptop.token),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
-        while process.poll() is None:
-            assert time.monotonic() < give_up_at, "the file is not sent"
-            client = max(client, peak_bytes(process.pid))
-            time.sleep(0.005)
+        said, _ = measured.communicate(timeout=max(100.0, DEADLINE_S_PER_MEGABYTE * megabytes))
     finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 0
-    return client, peak_bytes(team.process.pid)
+        if measured.poll() is None:
+            os.killpg(measured.pid, signal.SIGKILL)
+            measured.wait()
+    assert measured.returncode == 0
+    return int(said.splitlines()[-1]) * 1024, peak_bytes(team.process.pid)
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory that a process has had; not the rusage of its end, which begins with that of this process."""
-    with suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return 0
+    """The most memory that a process has had until now."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 def main(megabytes: int) -> int:

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,28 @@ from server.routes import Endpoint, router
 from server.site import Site
 from server.streams import OpenStreams
 from server.sync import SyncEndpoints, SyncEngine
+
+HOLD = "hold"
+"""A file in the state folder: chunks from the index in it on are not taken until it is gone."""
+
+
+class Holding(SqlAdapter):
+    """The engine, which can be held so that a push is in the midst for as long as a test wants."""
+
+    def __init__(self, database_url: str, hold: Path) -> None:
+        super().__init__(database_url, policy=Policy(max_chunk_bytes=MAX_CHUNK_BYTES))
+        self._hold = hold
+
+    async def append(self, source_id: str, index: int, payload: bytes, message_count: int, byte_size: int) -> bool:
+        while self._is_held(index):
+            await asyncio.sleep(0.01)
+        return await super().append(source_id, index, payload, message_count, byte_size)
+
+    def _is_held(self, index: int) -> bool:
+        try:
+            return index >= int(self._hold.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return False
 
 
 class NoRuns:
@@ -60,15 +82,28 @@ class Serving:
         return TokenStore(self.state_dir).create(f"for-{scope}", scope)
 
 
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that nobody else is given meanwhile, and where nobody answers but who is started there on purpose."""
+    with listener(0) as holder:
+        yield holder.getsockname()[1]
+
+
+def listener(port: int) -> socket.socket:
+    """Bound, and not listening yet: so long, others may be bound to the same."""
+    # The protocol by name: asyncio turns Nagle's algorithm off only then (uvloop always), and each answer takes 40 ms else.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
+
+
 @asynccontextmanager
 async def served_table(
     table: list[Endpoint], state_dir: Path, port: int = 0, *, long_answers: int = LONG_ANSWERS
 ) -> AsyncIterator[Serving]:
     """These endpoints behind all that stands before the real ones."""
-    # The protocol by name: asyncio turns Nagle's algorithm off only then (uvloop always), and each answer takes 40 ms else.
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", port))
+    bound = listener(port)
     site = Site("127.0.0.1", bound.getsockname()[1])
     tokens = TokenStore(state_dir)
     tokens.prepare()
@@ -111,7 +146,7 @@ async def main(database_url: str, state_dir: str, port: str) -> None:
     """A server until it is killed; says its URL, and nothing else: who started it may not read on."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     async with (
-        SqlAdapter(database_url, policy=Policy(max_chunk_bytes=MAX_CHUNK_BYTES)) as engine,
+        Holding(database_url, Path(state_dir, HOLD)) as engine,
         served(engine, Path(state_dir), int(port)) as serving,
     ):
         print(serving.url, flush=True)

@@ -15,6 +15,8 @@ from cody.sync.policy import Policy
 
 LEASE_S = 1.0
 POLICY = Policy(lease_s=LEASE_S, retry_base_s=0.01, retry_cap_s=0.05)
+PATIENT = POLICY.model_copy(update={"lease_s": 60.0})
+"""Of a worker that does not die: nobody has to wait for the end of its lease."""
 DIES_AT = 3
 """The chunk that is half applied when the process dies."""
 
@@ -57,7 +59,7 @@ async def main(url: str, dies: str) -> None:
             die_before_commit()
         case "publish":
             die_when_executing("UPDATE sync_conversations")
-    async with SqlAdapter(url, policy=POLICY, poll_s=0.05):
+    async with SqlAdapter(url, policy=PATIENT if dies == "never" else POLICY, poll_s=0.05):
         print("working", flush=True)
         await asyncio.Event().wait()
 

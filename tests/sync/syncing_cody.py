@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cody.tokens import TokenStore
+from tests.sync.serving import HOLD, reserved_port
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-P", "-m", "cody.cli"]
@@ -79,10 +80,21 @@ class Team:
     state_dir: Path
 
     @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    @property
     def token(self) -> str:
         value = TokenStore(self.state_dir).local_value()
         assert value is not None
         return value
+
+    def hold(self, index: int) -> None:
+        """Take no chunk from this one on, until `let_go`. To be called before anything is sent."""
+        (self.state_dir / HOLD).write_text(str(index), encoding="ascii")
+
+    def let_go(self) -> None:
+        (self.state_dir / HOLD).unlink()
 
     def appended(self) -> int:
         """How often a chunk was sent to it, by its audit log."""
@@ -99,8 +111,15 @@ class Team:
 
 
 @contextmanager
-def team_server(database_url: str, state_dir: Path, port: int = 0) -> Iterator[Team]:
-    """Ready; killed afterwards."""
+def team_server(database_url: str, state_dir: Path) -> Iterator[Team]:
+    """Ready; killed afterwards. Its port stays its own until then: another one can be started in its place."""
+    with reserved_port() as port, team_server_at(port, database_url, state_dir) as team:
+        yield team
+
+
+@contextmanager
+def team_server_at(port: int, database_url: str, state_dir: Path) -> Iterator[Team]:
+    """The same, at a port that was reserved."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.sync.serving", database_url, str(state_dir), str(port)],
         cwd=ROOT,

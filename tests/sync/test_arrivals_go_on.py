@@ -48,7 +48,7 @@ async def test_a_record_that_fails_again_and_again_does_not_hold_up_the_later_on
 ) -> None:
     whose = Whose()
     async with taking_in(f"sqlite:///{tmp_path}/both.sqlite3", tmp_path) as (adapter, archive, _):
-        arrivals = Arrivals(adapter, archive, whose)
+        arrivals = Arrivals(adapter, archive, whose, look_every_s=60.0)
         for number in (1, 2, 3, 4):
             await arrive(adapter, run_record(event(1), run_id=named(number)), f"sent-{number}")
         whose.failing = {named(1): StoreUnavailable("away"), named(3): RuntimeError("nobody expected this")}
@@ -57,8 +57,10 @@ async def test_a_record_that_fails_again_and_again_does_not_hold_up_the_later_on
         asked = len(whose.asked)
         assert await arrivals.take_all() == 0
         assert len(whose.asked) == asked, "what has only just failed is tried again at once"
+        quick = Arrivals(adapter, archive, whose, look_every_s=1.0)
+        assert await quick.take_all() == 0
         whose.failing.clear()
-        running = asyncio.create_task(arrivals.run())
+        running = asyncio.create_task(quick.run())
         try:
 
             async def is_all_there() -> bool:

@@ -21,6 +21,7 @@ from cody.sync.storage import JobRow, Write
 from cody.sync.worker import Worker
 
 RECORD = Record("engine", chunks=6)
+DEADLINE_S = 60.0
 
 
 async def sealed(adapter: MemoryAdapter, conversation_id: str = "c", record: Record = RECORD) -> JobSnapshot:
@@ -60,7 +61,7 @@ async def test_a_file_goes_over_as_it_is() -> None:
 def test_an_adapter_outlives_the_event_loops_that_it_is_called_on() -> None:
     adapter = MemoryAdapter()
     job = asyncio.run(sealed(adapter))
-    assert asyncio.run(adapter.wait_for_terminal(job.job_id, 10)).state == "succeeded"
+    assert asyncio.run(adapter.wait_for_terminal(job.job_id, DEADLINE_S)).state == "succeeded"
     assert asyncio.run(read(adapter)) == RECORD.payload
 
 
@@ -69,7 +70,7 @@ def test_a_caller_that_only_polls_sees_the_end_too() -> None:
     job = asyncio.run(sealed(adapter))  # the worker ends with this loop
 
     async def polled() -> JobSnapshot:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while (now := await adapter.get(job.job_id)).state != "succeeded":
                 await asyncio.sleep(0)
         return now
@@ -84,7 +85,7 @@ async def test_a_worker_that_is_stopped_gives_its_job_back_at_once() -> None:
     gate = faulty.hold("apply", skip=2)
     first.bench.storage = faulty
     job = await sealed(first)
-    await asyncio.wait_for(gate.reached.wait(), 10)
+    await asyncio.wait_for(gate.reached.wait(), DEADLINE_S)
     await first.aclose()
     assert (await row_of(storage, job.job_id)).state == "queued"
     # Time stands still: nothing but the giving back lets the next worker have it.
@@ -177,7 +178,7 @@ async def test_a_source_that_is_started_while_a_job_ends_does_not_stop_it() -> N
     gate = faulty.hold("publish")
     adapter.bench.storage = faulty
     job = await sealed(adapter)
-    await asyncio.wait_for(gate.reached.wait(), 10)
+    await asyncio.wait_for(gate.reached.wait(), DEADLINE_S)
     await adapter.start("c")
     gate.open()
     end = await adapter.wait_for_terminal(job.job_id)
@@ -225,7 +226,7 @@ async def test_what_another_process_wrote_is_found_by_polling() -> None:
         await asyncio.sleep(0)
         job = await sealed(here)
         waiting = asyncio.create_task(there.wait_for_terminal(job.job_id))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_S):
             while not waiting.done():
                 clock.step(5)
                 await asyncio.sleep(0)
@@ -238,7 +239,7 @@ async def test_a_worker_that_is_alone_stops_when_all_is_done() -> None:
     await adapter.wait_for_terminal(job.job_id)
     workers = {task for task in asyncio.all_tasks() if task.get_name().startswith("sync-worker")}
     if workers:
-        done, pending = await asyncio.wait(workers, timeout=10)
+        done, pending = await asyncio.wait(workers, timeout=DEADLINE_S)
         assert done
         assert not pending
 
@@ -286,4 +287,4 @@ async def test_waiting_on_a_manual_clock_ends_when_it_is_stepped() -> None:
     assert not waiting.done()
     clock.step(1)
     with pytest.raises(SyncError, match=r"timeout.*still queued"):
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, DEADLINE_S)

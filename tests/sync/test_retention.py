@@ -53,7 +53,7 @@ async def collecting(adapter: KeepingAdapter, conversation_id: str, chunks: int 
 async def sealed(adapter: KeepingAdapter, conversation_id: str) -> JobSnapshot:
     source = await collecting(adapter, conversation_id, 4)
     job = await adapter.seal(source.source_id, RECORD.manifest, RECORD.checksum)
-    return await adapter.wait_for_terminal(job.job_id, 30)
+    return await adapter.wait_for_terminal(job.job_id, 60)
 
 
 async def code_of(adapter: KeepingAdapter, source: SourceSnapshot, index: int = 3) -> str:
@@ -187,14 +187,15 @@ async def test_a_server_drops_them_by_itself(database_url: str, tmp_path: Path, 
     async def is_ours(run_id: str) -> bool:
         return False
 
-    async with SyncHost(database_url, tmp_path, opened, is_ours, keep_s=0.5, prune_every_s=0.05) as host:
+    async with SyncHost(database_url, tmp_path, opened, is_ours, keep_s=1_000.0, prune_every_s=0.05) as host:
         engine = await host.engine()
         verified = await sealed(engine, "verified")
         old = await collecting(engine, "old", 0)
+        engine.bench.clock.step(2_000)
 
         async def is_dropped() -> bool:
             return await engine.bench.storage.source(old.source_id) is None
 
-        await eventually(is_dropped, "what was abandoned is dropped", 30.0)
+        await eventually(is_dropped, "what was abandoned is dropped")
         assert (await engine.get(verified.job_id)).state == "succeeded"
     await archive.aclose()

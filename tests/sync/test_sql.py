@@ -54,13 +54,17 @@ async def worker(url: str, dies: str = "never") -> AsyncIterator[asyncio.subproc
         await process.wait()
 
 
+@pytest.mark.timeout(300)
 def test_sqlite_keeps_every_promise(tmp_path: Path) -> None:
     number = itertools.count()
-    report = conformance.run(lambda: SqlAdapter(f"sqlite:///{tmp_path}/{next(number)}.sqlite3"), deadline_s=100)
+    report = conformance.run(
+        lambda: SqlAdapter(f"sqlite:///{tmp_path}/{next(number)}.sqlite3"), call_timeout_s=30, deadline_s=280
+    )
     assert report.passed, report
     assert not report.not_exercised
 
 
+@pytest.mark.timeout(300)
 async def test_postgresql_keeps_every_promise(postgres_url: str) -> None:
     async with new_database(postgres_url) as url:
 
@@ -70,17 +74,18 @@ async def test_postgresql_keeps_every_promise(postgres_url: str) -> None:
                 yield adapter
             await administer(url, f"TRUNCATE {', '.join(METADATA.tables)}")  # a new database takes ten times as long
 
-        report = await conformance.run_async(made, deadline_s=100)
+        report = await conformance.run_async(made, call_timeout_s=30, deadline_s=280)
     assert report.passed, report
     assert not report.not_exercised
 
 
+@pytest.mark.timeout(300)
 async def test_two_processes_work_off_the_jobs_of_one_database(database_url: str) -> None:
     records = {f"shared-{number}": Record(f"shared-{number}", chunks=12) for number in range(16)}
     async with SqlAdapter(database_url, workers=0, poll_s=0.05, policy=POLICY) as adapter:
         async with worker(database_url), worker(database_url):
             jobs = {name: await sealed(adapter, record, name) for name, record in records.items()}
-            ends = await asyncio.gather(*(adapter.wait_for_terminal(job.job_id, DEADLINE_S) for job in jobs.values()))
+            ends = await asyncio.gather(*(adapter.wait_for_terminal(job.job_id, 200) for job in jobs.values()))
         assert {end.state for end in ends} == {"succeeded"}
         for name, record in records.items():
             assert await payload_of(adapter, name) == record.payload

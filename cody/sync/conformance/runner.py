@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, asyn
 from inspect import isawaitable
 
 from cody.sync.conformance import scenarios
-from cody.sync.conformance.kit import GRACE_S, ContractBroken, Kit, Patience
+from cody.sync.conformance.kit import GRACE_S, ContractBroken, Kit, Patience, is_done
 from cody.sync.conformance.report import Outcome, Report, ScenarioResult, report_of
 from cody.sync.conformance.scenario import Scenario
 
@@ -103,8 +103,7 @@ async def _play_all(
 async def _play(scenario: Scenario, factory: Factory, patience: Patience, timeout_s: float) -> ScenarioResult:
     started = time.perf_counter()
     task = asyncio.create_task(_on_its_own_adapter(scenario, factory, patience))
-    await asyncio.wait({task}, timeout=min(timeout_s, 4 * patience.call_s))
-    if not task.done():
+    if not await is_done(task, min(timeout_s, 4 * patience.call_s)):
         task.cancel()
         await asyncio.wait({task}, timeout=GRACE_S)
         patience.lost(scenario.name)
