@@ -161,7 +161,8 @@ class KeptFiles:
         known = self._known.get(path)
         if known is None:
             self._put(path, _Known(text))
-        elif text.mtime_ns >= known.now.mtime_ns and not text.says(known.now):
+        elif text.size and text.mtime_ns >= known.now.mtime_ns and not text.says(known.now):
+            # An empty one is hardly ever what somebody wrote: who writes a file anew empties it first.
             self._drop(path)
             self._put(path, _Known(text, known.now))
 

@@ -67,6 +67,9 @@ class LogTail:
         """What changed since the last call. Call it when the log may have changed, and once after the agent's exit."""
         try:
             with opened(self.path) as file:
+                if file.size == 0:
+                    # Who writes a file anew empties it first: what comes then is compared with what it said before.
+                    return None
                 change = compare(self.state, file.size, file.read)
                 if change is not None:
                     self.state = state_of(file.size, file.read)

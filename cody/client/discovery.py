@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cody.proof import is_proof, new_nonce
 from cody.settings import Settings, loopback_of
 
-PROBE_TIMEOUT_S = 3.0
-"""A server on this machine answers within milliseconds; a stopped one accepts the connection and never answers."""
+PROBE_TIMEOUT_S = 8.0
+"""A server on this machine answers within milliseconds, and within seconds while the machine is overloaded: who takes it for
+gone starts another on its state folder. A stopped one accepts the connection and never answers."""
 
 
 class ServerFile(BaseModel):

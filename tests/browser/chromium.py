@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 from playwright.async_api import Browser, Playwright
 
@@ -19,6 +22,7 @@ ARGUMENTS = (
     "--disable-sync",
 )
 INSTALL_S = 300
+LAUNCH_MS = 120_000
 
 
 async def launch_chromium(playwright: Playwright) -> Browser:
@@ -27,7 +31,9 @@ async def launch_chromium(playwright: Playwright) -> Browser:
     assert os.path.exists(path), (
         "the dashboard's tests need Chromium: `apt-get install chromium`, or `python -m playwright install chromium`"
     )
-    return await playwright.chromium.launch(executable_path=path, headless=True, args=list(ARGUMENTS))
+    return await playwright.chromium.launch(
+        executable_path=path, headless=True, args=list(ARGUMENTS), timeout=LAUNCH_MS
+    )
 
 
 def _in_path() -> str | None:
@@ -39,6 +45,11 @@ def _from_apt() -> str | None:
     apt = shutil.which("apt-get")
     if apt is None or os.geteuid() != 0:
         return None
-    for arguments in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "chromium"]):
-        subprocess.run([apt, *arguments], capture_output=True, timeout=INSTALL_S, check=False)
+    with (Path(tempfile.gettempdir()) / "cody-chromium.lock").open("w") as lock:
+        # Of all test processes that look for it one installs it: apt refuses to work for two at once.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (found := _in_path()) is not None:
+            return found
+        for arguments in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "chromium"]):
+            subprocess.run([apt, *arguments], capture_output=True, timeout=INSTALL_S, check=False)
     return _in_path()

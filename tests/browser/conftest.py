@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import signal
 import sys
@@ -21,8 +22,8 @@ from tests.browser.pages import WAIT_MS
 from tests.browser.workspaces import Repository
 from tests.server.cody_server import REPOSITORY, CodyServer, launch
 
-ON_ONE_LOOP = pytest.mark.asyncio(loop_scope="module")
-"""For a file of tests that share the browser."""
+ON_ONE_LOOP = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
+"""For a file of tests that share the browser. What a page is waited for is bounded by itself."""
 expect.set_options(timeout=WAIT_MS)
 ENDED = {"completed", "failed", "cancelled"}
 
@@ -49,7 +50,10 @@ def builder() -> ModuleType:
 @pytest.fixture(scope="session")
 def dashboard(builder: ModuleType) -> Path:
     """server/static, built."""
-    builder.build()
+    with Path(builder.__file__ or "").open() as lock:
+        # One test process builds, the others find it built.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        builder.build()
     return Path(builder.STATIC)
 
 
@@ -88,7 +92,9 @@ def server(lasting: CodyServer) -> Iterator[CodyServer]:
     with lasting.client() as client:
         for run in client.get("/api/runs").raise_for_status().json()["runs"]:
             if run["status"] not in ENDED:
-                client.post(f"/api/runs/{run['runId']}/cancel", json={}).raise_for_status()
+                answer = client.post(f"/api/runs/{run['runId']}/cancel", json={})
+                # 409: it has ended meanwhile.
+                assert answer.status_code in {200, 409}, answer.text
 
 
 @pytest.fixture

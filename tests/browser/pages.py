@@ -8,8 +8,8 @@ from tests.server.cody_server import REPOSITORY, CodyServer
 
 AXE = REPOSITORY / "server" / "dashboard" / "node_modules" / "axe-core" / "axe.min.js"
 SHOTS = REPOSITORY / "build" / "screenshots"
-WAIT_MS = 20_000
-NOTICED_MS = 60_000
+WAIT_MS = 45_000
+NOTICED_MS = 90_000
 """A server that stops answering is given some seconds before it is called lost."""
 
 
@@ -36,6 +36,17 @@ async def violations(page: Page) -> list[str]:
     await page.evaluate(AXE.read_text(encoding="utf-8"))
     found = await page.evaluate("async () => (await axe.run()).violations")
     return [f"{one['id']}: {node['html'][:200]} {node['failureSummary']}" for one in found for node in one["nodes"]]
+
+
+async def painted(page: Page, frames: int = 10) -> None:
+    """So many frames later: what was being drawn has found its place."""
+    await page.evaluate(
+        """(frames) => new Promise((done) => {
+          const next = () => (frames-- > 0 ? requestAnimationFrame(next) : done())
+          next()
+        })""",
+        frames,
+    )
 
 
 async def shot(page: Page, name: str) -> None:

@@ -77,7 +77,7 @@ def check_nothing_found(looks: list[Look]) -> None:
     assert not any(any(of_one.values()) for of_one in found.values()), json.dumps(found, indent=1)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_every_page_passes_the_accessibility_checker_and_fits(
     browser: Browser, server: CodyServer, repository: Repository
 ) -> None:
@@ -176,4 +176,4 @@ async def test_the_skip_link_leads_past_the_bar(page: Page, server: CodyServer) 
     await expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     await page.keyboard.press("Enter")
     await expect(page.locator("#main")).to_be_focused()
-    assert page.url == f"{server.url}/?sort=tokens#main"
+    await expect(page).to_have_url(f"{server.url}/?sort=tokens#main")

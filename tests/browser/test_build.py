@@ -10,12 +10,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
+import pytest
+
 from cody.contracts.run_config import RunConfig
 from server.static_files import read_folder
 from tests.server.cody_server import REPOSITORY
 
 DASHBOARD = REPOSITORY / "server" / "dashboard"
-DEADLINE_S = 120
+DEADLINE_S = 300
 
 
 def test_the_packaged_node_is_new_enough_and_has_its_npm(builder: ModuleType) -> None:
@@ -29,6 +31,7 @@ def test_the_packaged_node_is_new_enough_and_has_its_npm(builder: ModuleType) ->
             assert (int(major), int(minor)) >= builder.NODE_AT_LEAST
 
 
+@pytest.mark.timeout(400)
 def test_a_wheel_has_the_dashboard_and_not_what_it_is_built_with(dashboard: Path, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
@@ -55,7 +58,8 @@ def test_the_forms_defaults_and_choices_are_those_of_the_contract() -> None:
         assert choices == list(get_args(field.annotation)), place
 
 
-def test_the_pure_parts_pass_their_own_tests(builder: ModuleType) -> None:
+@pytest.mark.timeout(400)
+def test_the_pure_parts_pass_their_own_tests(builder: ModuleType, dashboard: Path) -> None:
     builder.test()
 
 

@@ -13,7 +13,7 @@ from harness.replay.codex_home import write_codex_home
 from harness.replay.demo_workspace import create_demo_workspace
 from harness.replay.server import ReplayServer
 from tests.browser.conftest import ON_ONE_LOOP, Launch
-from tests.browser.pages import shot, sign_in
+from tests.browser.pages import NOTICED_MS, shot, sign_in
 from tests.browser.workspaces import FOREVER, Repository, read
 
 pytestmark = ON_ONE_LOOP
@@ -60,7 +60,7 @@ async def test_a_run_of_codex_is_started_from_the_form_and_watched_to_its_end(
     await page.wait_for_url(re.compile("/runs/[0-9a-f-]{36}$"))
     await expect(page.locator(".entry").first).to_be_visible()
     await shot(page, "run-live")
-    await page.locator(".run-title .status-completed").wait_for(timeout=60_000)
+    await page.locator(".run-title .status-completed").wait_for(timeout=NOTICED_MS)
     await expect(page.locator(".run-outcome")).to_contain_text("stop file")
     await expect(page.locator(".turn-row")).to_have_count(3)
 

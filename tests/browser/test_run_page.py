@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -9,18 +10,24 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import ON_ONE_LOOP
-from tests.browser.pages import open_run, shot, sign_in, status
+from tests.browser.pages import NOTICED_MS, WAIT_MS, open_run, painted, shot, sign_in, status
 from tests.browser.workspaces import SPEAKS_OFTEN, TURNS_THAT_WAIT, Repository, event_count, read
 from tests.server.cody_server import CodyServer
 
 pytestmark = ON_ONE_LOOP
 
 SHIFTS = """() => {
-  window.shifts = []
-  new PerformanceObserver((list) => {
-    for (const shift of list.getEntries())
-      window.shifts.push({ value: shift.value, of: shift.sources.map((one) => one.node?.className ?? one.node?.nodeName) })
-  }).observe({ type: 'layout-shift' })
+  let shifts = []
+  const take = (entries) => {
+    for (const shift of entries)
+      shifts.push({ value: shift.value, of: shift.sources.map((one) => one.node?.className ?? one.node?.nodeName) })
+  }
+  const observer = new PerformanceObserver((list) => take(list.getEntries()))
+  observer.observe({ type: 'layout-shift' })
+  window.shiftsSince = () => {
+    take(observer.takeRecords())
+    return shifts.splice(0)
+  }
 }"""
 FRAMES = """() => {
   window.frames60 = 0
@@ -30,8 +37,15 @@ FRAMES = """() => {
 
 
 async def moved(page: Page) -> list[Any]:
-    """What moved in the page without being asked to, beyond what the eye would miss."""
-    return [shift for shift in await page.evaluate("window.shifts") if shift["value"] > 0.02]
+    """What has moved in the page since the last look without being asked to, beyond what the eye would miss."""
+    return [shift for shift in await page.evaluate("window.shiftsSince()") if shift["value"] > 0.02]
+
+
+async def watch_for_moves(page: Page) -> None:
+    """From here on, of a page that is drawn."""
+    await expect(page.locator(".connection")).to_contain_text("Live")
+    await painted(page)
+    await page.evaluate(SHIFTS)
 
 
 async def test_a_run_is_paused_resumed_and_cancelled(page: Page, server: CodyServer, repository: Repository) -> None:
@@ -69,10 +83,13 @@ async def test_a_refused_click_shows_the_servers_words_and_changes_nothing(
     await sign_in(page, server)
     run_id = repository.start(server, TURNS_THAT_WAIT, gracePeriodSec=1)
     reads_work = True
+    read_failed = asyncio.Event()
 
     async def answer(route: Route) -> None:
         is_stream = route.request.url.endswith("/stream?from=0")
         if route.request.method == "GET" and (is_stream or not reads_work):
+            if not is_stream:
+                read_failed.set()
             await route.abort("connectionrefused")
         else:
             await route.continue_()
@@ -81,6 +98,8 @@ async def test_a_refused_click_shows_the_servers_words_and_changes_nothing(
     await open_run(page, server, run_id)
     await status(page, "running").wait_for()
     reads_work = False
+    # The page reads one behind the other: none that came through is under way any more.
+    await asyncio.wait_for(read_failed.wait(), WAIT_MS / 1000)
     with server.client() as client:
         client.post(f"/api/runs/{run_id}/cancel", json={}).raise_for_status()
     await page.get_by_role("button", name="Pause").click()
@@ -99,13 +118,13 @@ async def test_many_events_are_all_there_and_few_are_in_the_page(
     run_id = repository.start(server, SPEAKS_OFTEN.replace("COUNT", str(count)))
     await open_run(page, server, run_id, "?tab=events")
     await page.get_by_text("turn 1 started").wait_for()
-    await page.evaluate(SHIFTS)
+    await watch_for_moves(page)
     repository.give("go")
-    await status(page, "completed").wait_for(timeout=60_000)
+    await status(page, "completed").wait_for(timeout=NOTICED_MS)
 
     whole = event_count(server, run_id)
     assert whole > count
-    await expect(page.locator(".log-foot")).to_have_text(f"{whole:,} lines", timeout=60_000)
+    await expect(page.locator(".log-foot")).to_have_text(f"{whole:,} lines", timeout=NOTICED_MS)
     # It followed: the last event is in sight, and only what is in sight is in the page.
     await expect(page.locator(f'.line[data-seq="{whole}"]')).to_be_in_viewport()
     assert await page.locator(".line").count() < 120
@@ -129,6 +148,7 @@ async def test_sixty_events_a_second_leave_the_page_usable_and_still(
     run_id = repository.start(
         server,
         """
+        wait_for("go")
         n = 0
         while not Path("enough").exists():
             say(type="file_written", path=f"src/module_{n % 40}.py")
@@ -141,11 +161,13 @@ async def test_sixty_events_a_second_leave_the_page_usable_and_still(
     )
     await open_run(page, server, run_id)
     await page.locator(".turn-panel").wait_for()
-    await page.evaluate(SHIFTS)
+    await watch_for_moves(page)
     await page.evaluate(FRAMES)
+    repository.give("go")
     seen = page.locator(".turn-panel .section", has_text="Files")
-    await expect(seen).to_contain_text("40")
-    assert await page.evaluate("window.frames60") > 20
+    # The agent's forty, and the one that the test gave it.
+    await expect(seen).to_contain_text("41")
+    await page.wait_for_function("() => window.frames60 > 20")
     assert not await moved(page)
     # While they come: another tab, a filter, a search, and back.
     await page.get_by_role("tab", name="Events").click()
@@ -154,8 +176,10 @@ async def test_sixty_events_a_second_leave_the_page_usable_and_still(
     await expect(page.locator(".log-foot")).to_contain_text("1 of")
     await page.get_by_role("tab", name="Turn", exact=True).click()
     await expect(status(page, "running")).to_be_visible()
+    await page.locator(".turn-panel").wait_for()
+    await painted(page)
     # What the reader did may move things; what comes after may not.
-    await page.evaluate("window.shifts.length = 0")
+    await moved(page)
     repository.give("enough")
     await status(page, "completed").wait_for()
     assert not await moved(page)

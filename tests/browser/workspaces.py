@@ -84,6 +84,6 @@ def event_count(server: CodyServer, run_id: str) -> int:
 async def archived(server: CodyServer, run_id: str, seq: int) -> None:
     """Wait until the archive has the run's events up to this one."""
     with server.client() as client:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while f'"seq":{seq},' not in client.get(f"/api/runs/{run_id}/export").text.replace(" ", ""):
                 await asyncio.to_thread(client.get, "/api/health")

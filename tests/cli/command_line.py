@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import json
 import os
@@ -24,12 +25,13 @@ import psutil
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-P", "-m", "cody.cli"]
-DEADLINE_S = 60.0
+DEADLINE_S = 100.0
 OWN_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execv(sys.argv[1], sys.argv[1:])
 """
+BEHIND = "\0behind all that it wrote\0"
 
 
 def environment(state_dir: Path, **extra: str) -> dict[str, str]:
@@ -137,6 +139,7 @@ class Terminal:
             stderr=slave,
             start_new_session=True,
         )
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.mode_before = termios.tcgetattr(slave)
         self._slave = slave
         return self
@@ -163,7 +166,10 @@ class Terminal:
         give_up_at = time.monotonic() + DEADLINE_S
         while not (seen in self.text[after:] if isinstance(seen, str) else seen(self.text[after:])):
             assert time.monotonic() < give_up_at, f"not seen: {seen!r}\n{self.text}"
-            assert self._read() or self.process.poll() is None, f"it ended without {seen!r}\n{self.text}"
+            if not self._read() and self.process.poll() is not None:
+                self._read_rest()
+                found = seen in self.text[after:] if isinstance(seen, str) else seen(self.text[after:])
+                assert found, f"it ended without {seen!r}\n{self.text}"
         return len(self.text)
 
     def wait(self) -> int:
@@ -172,13 +178,21 @@ class Terminal:
         while self.process.poll() is None:
             assert time.monotonic() < give_up_at, f"it does not end\n{self.text}"
             self._read()
-        while self._read():
-            pass
+        self._read_rest()
         return self.process.returncode
 
     def _read(self) -> bool:
         ready, _, _ = select.select([self._master], [], [], 0.05)
         if not ready:
             return False
-        self.text += os.read(self._master, 65_536).decode(errors="replace")
+        self.text += self._decoder.decode(os.read(self._master, 65_536))
         return True
+
+    def _read_rest(self) -> None:
+        """All that the process wrote before it ended: the kernel hands it on a while later, and in order."""
+        os.write(self._slave, BEHIND.encode())
+        give_up_at = time.monotonic() + DEADLINE_S
+        while BEHIND not in self.text:
+            assert time.monotonic() < give_up_at, f"its last words do not come\n{self.text}"
+            self._read()
+        self.text = self.text.replace(BEHIND, "")

@@ -51,7 +51,7 @@ def test_the_demo_reaches_its_end_and_leaves_nothing_running(demo: CommandLine) 
 
 def test_a_demo_that_is_interrupted_ends_what_it_started(demo: CommandLine) -> None:
     # A session of its own: only this process gets the signal, as with `kill`; what it started is for it to end.
-    with demo.start("demo", "--replay") as running:
+    with demo.start("demo", "--replay", "--speed", "0.1") as running:
         read_until(running.stdout, "turn 1")
         os.kill(running.pid, signal.SIGINT)
         _, words = running.communicate(timeout=90)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,13 +27,17 @@ RUN = '{"runs": [], "nextCursor": null}'
 
 
 class Impostor(ThreadingHTTPServer):
-    """Answers like a Cody on a port that one had; remembers what it is sent. `key`: what it takes for the key."""
+    """Answers like a Cody on a port that one had; remembers what it is sent. `key`: what it takes for the key.
+
+    `late_s`: how long each answer takes.
+    """
 
     daemon_threads = True
 
-    def __init__(self, port: int, key: str | None, url: str | None) -> None:
+    def __init__(self, port: int, key: str | None, url: str | None, late_s: float) -> None:
         super().__init__(("127.0.0.1", port), _Answering)
         self.key = key
+        self.late_s = late_s
         self.sent: list[tuple[str, str | None]] = []
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.answers_for = url or self.url
@@ -43,6 +48,7 @@ class _Answering(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.sent.append((self.path, self.headers["authorization"]))
+        time.sleep(self.server.late_s)
         answer = RUN
         if self.path.startswith("/healthz"):
             nonce = parse_qs(urlsplit(self.path).query).get("nonce", [""])[0]
@@ -59,8 +65,10 @@ class _Answering(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def impostor(port: int = 0, *, key: str | None = None, url: str | None = None) -> Iterator[Impostor]:
-    with answering(Impostor(port, key, url)) as made:
+def impostor(
+    port: int = 0, *, key: str | None = None, url: str | None = None, late_s: float = 0.0
+) -> Iterator[Impostor]:
+    with answering(Impostor(port, key, url, late_s)) as made:
         yield made
 
 
@@ -108,6 +116,13 @@ async def test_the_server_of_the_folder_gets_the_token(server: CodyServer) -> No
     assert await find_server(given) == server.url
     assert token_for(given, f"{server.url}/") == server.token
     assert token_for(given, "http://127.0.0.1:1") is None
+
+
+async def test_a_server_on_an_overloaded_machine_is_not_taken_for_gone(tmp_path: Path) -> None:
+    with impostor(key="k" * 43, late_s=4.0) as slow:
+        stale_file(tmp_path, slow.url, "k" * 43)
+        assert await find_server(settings(tmp_path)) == slow.url
+        assert token_for(settings(tmp_path), slow.url) is not None
 
 
 def test_the_key_is_in_the_file_only(server: CodyServer) -> None:

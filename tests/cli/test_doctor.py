@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from cody.settings import load_settings
 from harness import findings
 from harness.probe import run_probe
 from tests.cli.command_line import CommandLine
+from tests.pipeline.wire_server import reserved_port
 
 SECRET = "sk-never-to-be-shown"
 
@@ -46,19 +46,18 @@ def test_all_is_well(alone: CommandLine, home: Path) -> None:
 
 
 def test_what_is_wrong_fails_and_comes_with_what_mends_it(alone: CommandLine, home: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    wrong = {
-        "CODY_CODEX_BIN": "/no/codex",
-        "REDIS_URL": f"redis://:{SECRET}@127.0.0.1:{port}/0",
-        "CODEX_HOME": str(home),
-    }
-    done = alone("doctor", "--json", code=1, **wrong)
+    with reserved_port() as closed:
+        wrong = {
+            "CODY_CODEX_BIN": "/no/codex",
+            "REDIS_URL": f"redis://:{SECRET}@127.0.0.1:{closed}/0",
+            "CODEX_HOME": str(home),
+        }
+        done = alone("doctor", "--json", code=1, **wrong)
+        text = alone("doctor", code=1, **wrong).stdout
     found = checks(done)
     assert found["codex"]["state"] == found["redis"]["state"] == "fail"
     assert "CODY_CODEX_BIN" in found["codex"]["mend"]
     assert found["credentials"]["state"] == "todo"
-    text = alone("doctor", code=1, **wrong).stdout
     assert "FAIL  codex" in text
     assert "-> correct or unset REDIS_URL" in text
     assert SECRET not in done.stdout + text
@@ -184,10 +183,11 @@ def is_running(pid: int) -> bool:
 
 def test_a_probe_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    code = "import subprocess, sys; p = subprocess.Popen(['sleep', '600']); open(sys.argv[1], 'w').write(str(p.pid))"
-    answer = run_probe([sys.executable, "-c", f"{code}; p.wait()", str(pid_file)], timeout_s=3)
+    # A shell, and so much time: it must have started what it starts.
+    code = 'sleep 600 & echo $! > "$0"; wait'
+    answer = run_probe(["/bin/sh", "-c", code, str(pid_file)], timeout_s=10)
     assert answer.exit_code is None
-    assert "did not end within 3 s" in answer.said
+    assert "did not end within 10 s" in answer.said
     give_up_at = time.monotonic() + 30
     while is_running(int(pid_file.read_text())):
         assert time.monotonic() < give_up_at

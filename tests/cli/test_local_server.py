@@ -10,7 +10,7 @@ import psutil
 
 from cody.cli import exits
 from cody.cli.local_server import log_tail
-from tests.cli.command_line import CommandLine
+from tests.cli.command_line import DEADLINE_S, CommandLine
 from tests.cli.conftest import Agent
 
 
@@ -33,7 +33,7 @@ def test_a_run_starts_the_server_and_leaves_it_running(alone: CommandLine, agent
 def test_two_at_once_share_one_server(alone: CommandLine, agent: Agent) -> None:
     command = ["run", "--json", "--", *agent("stop()")]
     with alone.start(*command) as one, alone.start(*command) as other:
-        ends = [process.communicate(timeout=60) for process in (one, other)]
+        ends = [process.communicate(timeout=DEADLINE_S) for process in (one, other)]
         assert (one.returncode, other.returncode) == (0, 0), ends
     assert len(alone.json("runs")["runs"]) == 2
 
@@ -61,7 +61,8 @@ def test_a_server_that_was_named_is_not_replaced_by_another(alone: CommandLine) 
 
 
 def test_a_port_that_is_taken_is_an_error_when_it_was_chosen(alone: CommandLine) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         done = alone("run", "--", "true", code=exits.UNREACHABLE, CODY_PORT=str(port))
     assert str(port) in done.stderr

@@ -74,7 +74,7 @@ async def test_an_answer_is_printed_searched_exported_and_gone_on_with(
         lines = (await run("export", "thread:t1")).stdout.splitlines()
         return [json.loads(line).get("response", {}).get("status") for line in lines] == [None, "complete", "complete"]
 
-    await eventually(both_are_archived)
+    await eventually(both_are_archived, deadline_s=60)
     found = json.loads((await run("search", "hello", "--json")).stdout)
     assert found["hits"]
     assert "message" in (await run("search", "hello")).stdout
@@ -131,7 +131,7 @@ async def test_a_run_is_exported_by_the_beginning_of_its_id(
         found = await asyncio.to_thread(asking, "export", run_id[:8], code=None)
         return found.returncode == 0 and '"type":"run_completed"' in found.stdout
 
-    await eventually(is_archived)
+    await eventually(is_archived, deadline_s=60)
     lines = [json.loads(line) for line in (await run("export", run_id[:8])).stdout.splitlines()]
     assert (lines[0]["kind"], lines[0]["run"]["runId"], lines[0]["run"]["status"]) == ("run", run_id, "completed")
     assert [line["turn"]["turn"] for line in lines if line["kind"] == "turn"] == [1]
@@ -159,7 +159,7 @@ async def test_ctrl_c_aborts_the_answer(asking: CommandLine, asked: CodyServer, 
         assert process.stdout is not None
         assert await asyncio.to_thread(process.stdout.read, 3) == "Hel"
         process.send_signal(signal.SIGINT)
-        _, errors = await asyncio.to_thread(process.communicate, None, 30)
+        _, errors = await asyncio.to_thread(process.communicate, None, 60)
         assert (process.returncode, "aborted" in errors) == (4, True)
         response_id = errors.split()[1]
         with asked.client() as http:
@@ -217,7 +217,7 @@ def test_a_projector_needs_a_redis_and_ends_when_told(alone: CommandLine, valkey
         read_until(process.stdout, "projecting into sqlite")
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert process.returncode == 0
 
 
@@ -230,10 +230,10 @@ async def test_a_worker_without_a_database_says_that_it_archives_nothing(
         try:
             told = await asyncio.to_thread(read_until, process.stdout, "working on up to")
             if database_url:
-                await eventually(shared.exists, "a worker with a database archives")
+                await eventually(shared.exists, "a worker with a database archives", deadline_s=60)
         finally:
             process.send_signal(signal.SIGTERM)
-            await asyncio.to_thread(process.communicate, None, 30)
+            await asyncio.to_thread(process.communicate, None, 60)
         assert process.returncode == 0
         assert ("archiving nothing" in told) == (not database_url)
     assert not (alone.state_dir / "archive.sqlite3").exists()

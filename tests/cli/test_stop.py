@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 from pathlib import Path
 
 import psutil
@@ -16,6 +15,7 @@ from cody.cli.patience import Patience
 from cody.client import ServerUnreachable
 from tests.cli.command_line import CommandLine, read_until
 from tests.cli.conftest import Agent
+from tests.pipeline.wire_server import reserved_port
 
 
 def server_of(cody: CommandLine) -> psutil.Process:
@@ -151,27 +151,27 @@ def test_roots_are_kept_without_those_that_are_gone_or_inside_others(tmp_path: P
 
 
 def test_logs_go_on_over_a_restart_of_the_server(alone: CommandLine, agent: Agent, repo: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    serve = ["serve", "--port", port, "--workspace-root", str(repo)]
     code = "print('turn', TURN, flush=True); TURN > 1 and stop(); TURN > 1 or wait_for('never')"
-    with alone.start(*serve) as first:
-        read_until(first.stdout, "http")
-        run_id = alone("run", "--detach", "--loop-delay", "0", "--", *agent(code)).stdout.strip()
-        following = alone.start("logs", "--follow", run_id)
-        assert following.stdout is not None
-        assert following.stdout.readline() == "turn 1\n"
-        first.terminate()
-        first.communicate(timeout=60)
-    with following, alone.start(*serve) as second:
-        read_until(following.stderr, "no connection, trying again")
-        read_until(second.stdout, "http")
-        assert following.stdout.readline() == "turn 2\n"
-        out, words = following.communicate(timeout=60)
-        assert (out, following.returncode) == ("", exits.OK)
-        assert "connected again" in words
-        second.terminate()
-        second.communicate(timeout=60)
+    with reserved_port() as port:
+        serve = ["serve", "--port", str(port), "--workspace-root", str(repo)]
+        with alone.start(*serve) as first:
+            read_until(first.stdout, "http")
+            run_id = alone("run", "--detach", "--loop-delay", "0", "--", *agent(code)).stdout.strip()
+            following = alone.start("logs", "--follow", run_id)
+            assert following.stdout is not None
+            assert following.stdout.readline() == "turn 1\n"
+            first.terminate()
+            first.communicate(timeout=60)
+        with following:
+            read_until(following.stderr, "no connection, trying again")
+            with alone.start(*serve) as second:
+                read_until(second.stdout, "http")
+                read_until(following.stderr, "connected again")
+                assert following.stdout.readline() == "turn 2\n"
+                out, _ = following.communicate(timeout=60)
+                assert (out, following.returncode) == ("", exits.OK)
+                second.terminate()
+                second.communicate(timeout=60)
 
 
 async def test_patience_ends() -> None:

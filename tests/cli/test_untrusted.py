@@ -5,12 +5,13 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cody.cli.untrusted import last_lines, one_line, safe
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(alphabet=st.characters(), max_size=200))
 def test_nothing_is_left_that_a_terminal_obeys(text: str) -> None:
     shown = safe(text)

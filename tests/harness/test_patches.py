@@ -21,22 +21,22 @@ from harness.snapshot import FileChange, scan, signature_of
 SECRET = "dont-tell-anyone-4711"
 
 
-def scenario(*patches: str) -> str:
-    """A model that thinks between two patches, as models do: what one did is looked at before the next one comes."""
-    calls = [{"items": [{"type": "custom_tool_call", "name": "apply_patch", "input": patch}]} for patch in patches]
-    last = {"items": [{"type": "message", "text": "Done."}]}
-    return orjson.dumps(
-        {
-            "name": "patches",
-            "description": "Patches.",
-            "responses": [{"delay_ms": 400, **one} for one in (*calls, last)],
-        }
-    ).decode()
+def scenario(first: str, second: str, go: Path) -> str:
+    """A model that waits for a file between two patches: what one did is looked at before the next one comes."""
+    waiting = {"cmd": f"until [ -e {go} ]; do sleep 0.02; done", "yield_time_ms": 30_000}
+    items = (
+        {"type": "custom_tool_call", "name": "apply_patch", "input": first},
+        {"type": "function_call", "name": "exec_command", "arguments": waiting},
+        {"type": "custom_tool_call", "name": "apply_patch", "input": second},
+        {"type": "message", "text": "Done."},
+    )
+    responses = [{"delay_ms": 400, "items": [item]} for item in items]
+    return orjson.dumps({"name": "patches", "description": "Patches.", "responses": responses}).decode()
 
 
-def outputs(run: Any) -> list[dict[str, Any]]:
+def patched(run: Any) -> list[dict[str, Any]]:
     items = [event["item"] for event in run.of("turn_item")]
-    return [item for item in items if item["type"] == "function_call_output"]
+    return [item for item in items if item["type"] == "function_call_output" and "diff" in item]
 
 
 async def test_a_patch_of_codex_has_its_diff(workspace: Any, start: Any, tmp_path: Path) -> None:
@@ -47,13 +47,16 @@ async def test_a_patch_of_codex_has_its_diff(workspace: Any, start: Any, tmp_pat
         "*** Add File: notes/new.txt\n+first\n+second\n*** Delete File: old.txt\n*** End Patch\n",
         "*** Begin Patch\n*** Update File: prices.py\n@@\n one = 1\n-two = 22\n+two = 222\n*** End Patch\n",
     )
-    async with ReplayServer(parse_scenario(scenario(*patches), origin="the test")) as replay:
+    go = tmp_path / "go"
+    async with ReplayServer(parse_scenario(scenario(*patches, go), origin="the test")) as replay:
         env = {**write_codex_home(tmp_path / "codex-home", replay.base_url), "SHOP_API_KEY": SECRET}
         config = {"workingDir": str(workspace.path), "env": env, "maxTurns": 1}
         run = await start(StartRunRequest.model_validate({"epicId": "current-epic", "config": config}))
+        await run.until(lambda _: patched(run))
+        go.touch()
         end = await run.end(60)
     assert end.status == "completed", end.error
-    first, second = outputs(run)
+    first, second = patched(run)
     around = " key = '[redacted:SHOP_API_KEY]'\n three = 3\n"
     assert first["diff"] == (
         "--- /dev/null\n+++ b/notes/new.txt\n@@ -0,0 +1,2 @@\n+first\n+second\n"
@@ -104,6 +107,15 @@ async def test_what_a_command_wrote_before_is_no_part_of_the_diff(kept: KeptFile
 async def test_a_watch_that_is_quicker_than_codex_takes_nothing_away(kept: KeptFiles, eventually: Any) -> None:
     written(kept, "a.txt", "patched\n")
     await eventually(lambda: len(kept.before_change("a.txt")) == 2, "the patch's own write is read")
+    assert "-one\n+patched\n" in applied(Patches(kept, str), "a.txt")["diff"]
+
+
+async def test_a_file_that_is_being_written_anew_is_not_taken_for_empty(kept: KeptFiles, eventually: Any) -> None:
+    written(kept, "a.txt", "")
+    written(kept, "b.txt", "b\n")
+    await eventually(lambda: kept.before_change("b.txt"), "both are read")
+    written(kept, "a.txt", "patched\n")
+    await eventually(lambda: len(kept.before_change("a.txt")) == 2, "what it says then is read")
     assert "-one\n+patched\n" in applied(Patches(kept, str), "a.txt")["diff"]
 
 

@@ -40,9 +40,11 @@ if turn == 3:
 def server() -> Iterator[CodyServer]:
     with tempfile.TemporaryDirectory(prefix="cody-tour-") as folder:
         started = launch(Path(folder))
-        assert started.url, started.stderr
-        yield started
-        started.discard()
+        try:
+            assert started.url, started.stderr
+            yield started
+        finally:
+            started.discard()
 
 
 async def test_a_book_is_written(server: CodyServer, tmp_path: Path) -> None:
@@ -80,15 +82,15 @@ async def test_a_book_is_written(server: CodyServer, tmp_path: Path) -> None:
         # A pause is accepted while the turn runs, and takes effect at its end.
         while not any(event.type == "test_run_completed" for event in seen):
             news.clear()
-            await asyncio.wait_for(news.wait(), 30)
+            await asyncio.wait_for(news.wait(), 60)
         assert (await cody.control(run.run_id, "pause", "let me read it first")).status == "pausing"
         (tmp_path / "go-on").touch()
-        await asyncio.wait_for(paused.wait(), 30)
+        await asyncio.wait_for(paused.wait(), 60)
         assert (await cody.snapshot(run.run_id)).current_turn == 1
 
         # Resumed, it works until the agent leaves the stop file.
         await cody.control(run.run_id, "resume")
-        await asyncio.wait_for(watching, 30)
+        await asyncio.wait_for(watching, 60)
 
         # Everything was told, numbered without a gap.
         assert [event.seq for event in seen] == list(range(1, len(seen) + 1))

@@ -110,6 +110,16 @@ def test_a_log_that_is_away_for_a_moment_is_compared_with_what_it_was(tmp_path: 
     assert tail.poll() == LogChange(4, "new\n")
 
 
+def test_a_log_that_is_being_written_anew_is_compared_with_what_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "codys-log.md"
+    path.write_text("old\n")
+    tail = LogTail(path)
+    with path.open("w") as file:
+        assert tail.poll() is None
+        file.write("old\nnew\n")
+    assert tail.poll() == LogChange(4, "new\n")
+
+
 def test_a_link_or_a_fifo_in_place_of_the_log_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "codys-log.md"
     tail = LogTail(path)
