@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from cody.pipeline.archive import Archive
 from cody.pipeline.run_projector import RunProjector
 from tests.pipeline.live_runs import projector
-from tests.pipeline.postgres_server import PostgresServer, new_database, own_server
+from tests.pipeline.postgres_server import PostgresServer, new_database, own_server, patient
 from tests.pipeline.serving import SharedServer, shared_server
 
 
@@ -42,7 +42,7 @@ async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncI
         yield f"sqlite:///{tmp_path}/archive.sqlite3"
         return
     async with new_database(request.getfixturevalue("postgres_url")) as url:
-        yield url
+        yield patient(url)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def shared_postgresql(postgres_url: str) -> Iterator[SharedServer]:
         database = new_database(postgres_url)
         url = runner.run(database.__aenter__())
         try:
-            with shared_server(url) as one:
+            with shared_server(patient(url)) as one:
                 yield one
         finally:
             runner.run(database.__aexit__(None, None, None))

@@ -148,7 +148,7 @@ async def running(*projectors: RunProjector) -> AsyncIterator[None]:
 
 async def until_still(one: RunProjector) -> None:
     """Run the projector until it has acknowledged all news."""
-    async with running(one), asyncio.timeout(30):
+    async with running(one), asyncio.timeout(90):
         while (await one.lag()).pending:
             await asyncio.sleep(0.01)
 

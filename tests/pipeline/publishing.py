@@ -13,6 +13,7 @@ from cody.contracts.responses import ErrorInfo, Message, Response, Usage
 from cody.contracts.stream_events import ItemDelta, ItemDone, ItemStart, Payload, ResponseDone, ResponseStart
 from cody.pipeline.archive import Archive
 from cody.pipeline.response_projector import ResponsePace, ResponseProjector
+from cody.store import keys
 from cody.store.response_events import ResponseEvents
 from cody.store.response_news import ResponseNewsReader
 
@@ -79,3 +80,11 @@ async def persisted(archive: Archive, response_id: str) -> Response | None:
 async def is_terminal(archive: Archive, response_id: str) -> bool:
     found = await persisted(archive, response_id)
     return found is not None and found.is_terminal
+
+
+async def is_done(redis: Redis, archive: Archive, response_id: str) -> bool:
+    """The row has its end, and all of the stream is acknowledged: that comes after the row."""
+    if not await is_terminal(archive, response_id):
+        return False
+    groups = await redis.xinfo_groups(keys.response_events(response_id))
+    return all((one["pending"], one["lag"]) == (0, 0) for one in groups)

@@ -19,7 +19,7 @@ from cody.pipeline.hydrator import Hydrator, hydrate
 from tests.pipeline.wire_server import Reply, WireServer, reserved_port
 from tests.server.cody_server import CodyServer, launch
 
-DEADLINE_S = 30
+DEADLINE_S = 60
 MODELS = {"openai": "gpt-5.5", "anthropic": "claude-opus-5"}
 KEYS = {"OPENAI_API_KEY": "sk-openai-not-real", "ANTHROPIC_API_KEY": "sk-ant-not-real"}
 

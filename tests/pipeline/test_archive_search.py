@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
@@ -211,6 +211,7 @@ def test_an_unclosed_quote_is_a_phrase_up_to_the_end() -> None:
     assert phrases('a"b c"d "" " "') == ["a", "b c", "d"]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_whatever_is_typed_becomes_strings_and_words(query: str) -> None:
     asked = phrases(query)
@@ -221,6 +222,7 @@ def test_whatever_is_typed_becomes_strings_and_words(query: str) -> None:
     assert tsquery(asked).count("'") == 2 * sum(len(words(phrase)) for phrase in asked)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_the_words_of_a_text_are_those_of_its_vector(text: str) -> None:
     vector = tsvector(searchable(text))

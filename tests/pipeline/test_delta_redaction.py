@@ -7,7 +7,7 @@ import json
 from contextlib import aclosing
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cody.contracts.responses import ErrorInfo, FunctionCall, Message
@@ -60,6 +60,7 @@ def cut_texts(draw: st.DrawFn) -> tuple[str, list[str]]:
     return text, [text[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
+@settings(deadline=None)
 @given(cut_texts(), st.sampled_from(["message", "function_call", "script_execution"]))
 def test_whatever_the_cuts_the_deltas_make_the_clean_text(cut: tuple[str, list[str]], kind: str) -> None:
     text, pieces = cut

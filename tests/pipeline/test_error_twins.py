@@ -121,7 +121,7 @@ async def test_an_answer_that_the_user_aborts(shared: SharedServer) -> None:
         assert response.error is not None
         assert (response.error.code, response.error.message) == ("aborted_by_user", "enough")
         assert texts(response)[0], "what came before the abort stays"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await wire.closed_by_client.wait()
         again = await one.http.post(f"/api/v2/responses/{response_id}/abort")
         assert (again.status_code, again.json()["error"]["code"]) == (409, "conflict")

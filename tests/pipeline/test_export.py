@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
@@ -137,6 +137,7 @@ def test_sealed_values_do_not_leave() -> None:
     assert unsealed(run).config.env == {"API_KEY": "[sealed]", "MODE": "fast"}
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("a `#>\n~-=")))
 def test_no_text_gets_out_of_its_place(text: str) -> None:
     item = {"type": "function_call_output", "output": text}

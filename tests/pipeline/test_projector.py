@@ -30,10 +30,11 @@ from cody.store.dead_letters import drop_letter, list_letters, retry_letter
 from cody.store.response_events import GROUP, ResponseEvents
 from tests.conftest import Wait
 from tests.pipeline.events import event_of
-from tests.pipeline.postgres_server import PostgresServer
+from tests.pipeline.postgres_server import PostgresServer, patient
 from tests.pipeline.publishing import (
     FAST,
     done,
+    is_done,
     is_terminal,
     message,
     opening,
@@ -123,7 +124,7 @@ async def test_two_projectors_make_one_row(
         for one in publications:
             one.say(done(one.response_id))
         for one in publications:
-            await eventually(lambda id=one.response_id: is_terminal(archive, id))
+            await eventually(lambda id=one.response_id: is_done(redis, archive, id))
     for one in publications:
         await assert_equal(redis, archive, one.response_id)
     assert await list_letters(redis) == []
@@ -139,7 +140,7 @@ async def test_what_another_projector_was_given_and_did_not_do_is_claimed(
     await redis.xgroup_create(keys.RESPONSE_NEWS, GROUP, id="0")
     await redis.xreadgroup(GROUP, "dead", {keys.RESPONSE_NEWS: ">"})
     async with response_projector(valkey_url, redis, archive, pace=SLOW_CLAIM) as heir, projecting(heir):
-        await eventually(lambda: is_terminal(archive, publication.response_id))
+        await eventually(lambda: is_done(redis, archive, publication.response_id))
     await assert_equal(redis, archive, publication.response_id)
 
 
@@ -279,6 +280,7 @@ async def test_a_projector_killed_between_commit_and_ack_changes_nothing_twice_a
     assert found is not None
     assert found.output_items == (Message(id="m", content="once"),)
     publication.say(done(publication.response_id))
+    await publication.written()
     async with response_projector(valkey_url, redis, archive, pace=SLOW_CLAIM) as heir, projecting(heir):
         await eventually(lambda: list_letters(redis))
     found = await persisted(archive, publication.response_id)
@@ -311,7 +313,7 @@ async def test_a_frozen_projector_that_comes_back_writes_nothing(
 async def test_while_sql_is_away_nothing_is_acknowledged(
     valkey_url: str, redis: Redis, own_postgres: PostgresServer, tmp_path: Path, eventually: Wait
 ) -> None:
-    archive = Archive(own_postgres.url, tmp_path)
+    archive = Archive(patient(own_postgres.url), tmp_path)
     await archive.open()
     publication = Publisher(ResponseEvents(redis)).begin(opening())
     await publication.written()
@@ -328,7 +330,7 @@ async def test_while_sql_is_away_nothing_is_acknowledged(
             await eventually(was_given_out)
             assert (await one.lag()).pending > 0
             await own_postgres.start()
-            await eventually(lambda: is_terminal(archive, publication.response_id), deadline_s=60)
+            await eventually(lambda: is_done(redis, archive, publication.response_id), deadline_s=60)
         await assert_equal(redis, archive, publication.response_id)
     finally:
         await archive.aclose()

@@ -22,7 +22,7 @@ from cody.pipeline.providers.registry import PROVIDER_IDS, open_provider
 from tests.pipeline.answering import reduced
 from tests.pipeline.asking import KEY, ask, ask_at, request
 from tests.pipeline.events import START
-from tests.pipeline.wire_server import Reply, WireServer, http_error, sse
+from tests.pipeline.wire_server import Reply, WireServer, http_error, reserved_port, sse
 
 Wait = Callable[..., Awaitable[None]]
 
@@ -39,8 +39,11 @@ def provider_id(request: pytest.FixtureRequest) -> str:
 
 async def failed(provider_id: str, reply: Reply, *, timeout_s: float = 20.0) -> tuple[Response, ErrorInfo]:
     """The Response of a reply that goes wrong, and its error. Whatever the reply, it was asked for once."""
-    async with WireServer(reply) as wire:
+    async with WireServer(reply) as wire, asyncio.timeout(60):
         response = reduced(await ask(provider_id, wire, timeout_s=timeout_s))
+        while not wire.requests:
+            # Whoever gave up soon was ahead of the server, which reads the request all the same.
+            await asyncio.sleep(0.01)
     assert len(wire.requests) == 1
     assert response.status == "error"
     assert response.error is not None
@@ -152,9 +155,10 @@ async def test_bytes_that_are_no_text(provider_id: str) -> None:
 
 
 async def test_a_refused_connection(provider_id: str) -> None:
-    async with WireServer() as wire:
-        url = wire.url
-    response = reduced(await ask_at(provider_id, url))
+    with reserved_port() as port:
+        async with WireServer(port=port) as wire:
+            url = wire.url
+        response = reduced(await ask_at(provider_id, url))
     assert response.error is not None
     assert (response.error.code, told(response.error, "retryable")) == ("connection_failed", True)
     assert wire.requests == []
@@ -175,7 +179,7 @@ async def test_silence_in_the_midst_of_an_answer(provider_id: str) -> None:
 async def test_who_stops_listening_hangs_up(provider_id: str) -> None:
     """Each delta is told when it comes, though the server says no more; and closing the generator ends the request."""
     quiet = sse(provider_id, "message").broken("silence", after=FIRST_DELTA[provider_id])
-    async with WireServer(quiet) as wire, asyncio.timeout(20):
+    async with WireServer(quiet) as wire, asyncio.timeout(60):
         provider = await open_provider(provider_id, api_key=KEY, base_url=wire.url)
         async with aclosing(provider.stream(request())) as payloads:
             async for payload in payloads:
@@ -188,7 +192,7 @@ async def test_who_stops_listening_hangs_up(provider_id: str) -> None:
 
 async def test_a_task_that_is_cancelled_hangs_up(provider_id: str, eventually: Wait) -> None:
     quiet = sse(provider_id, "message").broken("silence", after=FIRST_DELTA[provider_id])
-    async with WireServer(quiet) as wire, asyncio.timeout(20):
+    async with WireServer(quiet) as wire, asyncio.timeout(60):
         asking = asyncio.create_task(ask(provider_id, wire, timeout_s=600))
         await eventually(lambda: wire.requests, "the request")
         asking.cancel()

@@ -154,7 +154,7 @@ async def test_events_wait_while_redis_is_away(tmp_path: Path, eventually: Wait)
 
 
 async def test_an_answer_that_says_more_than_can_wait_ends_as_an_error(tmp_path: Path) -> None:
-    server = EmbeddedServer(find_server_binary(None), tmp_path)
+    server = EmbeddedServer(find_server_binary(None), tmp_path, appendfsync="always")
     await server.start()
     redis = connect(server.url)
     try:

@@ -48,7 +48,7 @@ async def ids(
 ) -> list[str]:
     """The events up to the end; `meanwhile` is done once, while this reader holds the first of them."""
     seen: list[str] = []
-    async with asyncio.timeout(30), aclosing(tail.follow(response_id, position)) as batches:
+    async with asyncio.timeout(60), aclosing(tail.follow(response_id, position)) as batches:
         async for frames in batches:
             if not seen and meanwhile is not None:
                 await meanwhile()

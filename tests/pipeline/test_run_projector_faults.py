@@ -34,10 +34,12 @@ from tests.pipeline.live_runs import (
     until_still,
     warning,
 )
-from tests.pipeline.postgres_server import PostgresServer
+from tests.pipeline.postgres_server import PostgresServer, patient
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIMS_AT_ONCE = Pace(gather_s=0.0, block_ms=20, claim_every_s=0.0, claim_idle_ms=0)
+OUTAGE_S = 60.0
+"""The projector tries again less and less often: after a long outage it may take 10 s until it does."""
 TURNS_AHEAD = 50
 """So many turns more are written for each kill: enough that it is in the midst of them."""
 
@@ -58,7 +60,7 @@ async def projector_process(*arguments: str) -> AsyncIterator[subprocess.Popen[b
 async def said(process: subprocess.Popen[bytes], word: bytes) -> None:
     """Wait until the process has printed this word."""
     assert process.stdout is not None
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(90):
         while word not in (line := await asyncio.to_thread(process.stdout.readline)):
             assert line, f"the process ended ({process.poll()}) before it said {word!r}"
 
@@ -108,7 +110,7 @@ async def test_projectors_that_are_killed_again_and_again_archive_everything_onc
 
     for _ in range(3):
         async with projector_process(valkey_url, database_url, str(tmp_path)) as process:
-            await eventually(has_come_further)
+            await eventually(has_come_further, deadline_s=60)
             process.kill()
         reached = (await archive.cursor(made[0].run_id)).last_seq
         for may in ahead:
@@ -149,7 +151,7 @@ async def test_a_projector_cancelled_anywhere_can_be_started_again(
 async def test_while_the_database_is_down_nothing_is_acknowledged_and_then_all_is_archived(
     valkey_url: str, redis: Redis, own_postgres: PostgresServer, tmp_path: Path, eventually: Wait
 ) -> None:
-    archive = Archive(own_postgres.url, tmp_path)
+    archive = Archive(patient(own_postgres.url), tmp_path)
     run = await live_run(redis)
     async with projector(valkey_url, redis, archive) as one, running(one):
         await eventually(lambda: is_archived(redis, archive, run.run_id))
@@ -161,7 +163,7 @@ async def test_while_the_database_is_down_nothing_is_acknowledged_and_then_all_i
             await archive.raise_fence(run.run_id, 1, claim_id="a")
         assert (await one.lag()).pending > 0
         await own_postgres.start()
-        await eventually(lambda: is_archived(redis, archive, run.run_id))
+        await eventually(lambda: is_archived(redis, archive, run.run_id), deadline_s=OUTAGE_S)
         assert await archive.raise_fence(run.run_id, 1, claim_id="a") == FenceRaised()
     await assert_equal(redis, archive, run.run_id)
     await archive.aclose()
@@ -170,7 +172,7 @@ async def test_while_the_database_is_down_nothing_is_acknowledged_and_then_all_i
 async def test_a_database_that_was_restarted_is_reached_by_the_very_next_call(
     own_postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    archive = Archive(own_postgres.url, tmp_path)
+    archive = Archive(patient(own_postgres.url), tmp_path)
     await archive.ping()
     await own_postgres.stop()
     await own_postgres.start()
@@ -182,7 +184,7 @@ async def test_a_projector_that_starts_before_the_database_waits_for_it(
     valkey_url: str, redis: Redis, own_postgres: PostgresServer, tmp_path: Path, eventually: Wait
 ) -> None:
     await own_postgres.stop()
-    archive = Archive(own_postgres.url, tmp_path)
+    archive = Archive(patient(own_postgres.url), tmp_path)
     run = await live_run(redis)
     async with projector(valkey_url, redis, archive) as one, running(one):
         with pytest.raises(ArchiveUnavailable, match="can't open the archive"):
@@ -195,7 +197,7 @@ async def test_a_projector_that_starts_before_the_database_waits_for_it(
             except ArchiveUnavailable:
                 return False
 
-        await eventually(is_there)
+        await eventually(is_there, deadline_s=OUTAGE_S)
     await archive.aclose()
 
 
@@ -215,7 +217,7 @@ async def test_a_full_disk_stops_nothing_for_good(
         assert await redis.xlen(keys.ARCHIVE_NEWS) > 0
         assert not await is_archived(redis, archive, run.run_id)
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        await eventually(lambda: is_archived(redis, archive, run.run_id))
+        await eventually(lambda: is_archived(redis, archive, run.run_id), deadline_s=OUTAGE_S)
         await assert_equal(redis, archive, run.run_id)
     await archive.aclose()
 
@@ -258,7 +260,7 @@ async def test_a_redis_that_goes_and_comes_back_is_gone_on_with(tmp_path: Path, 
                 await one.lag()
             await server.start()
             await run.emit_many(30)
-            await eventually(lambda: is_archived(redis, archive, run.run_id))
+            await eventually(lambda: is_archived(redis, archive, run.run_id), deadline_s=OUTAGE_S)
         await assert_equal(redis, archive, run.run_id)
     finally:
         await archive.aclose()

@@ -239,12 +239,12 @@ async def started_command(one: Served, eventually: Wait, folder: Path) -> tuple[
     """An answer whose model has begun a command without an end; the Response's id, and the command's pid."""
     told = await one.submit(prompt="Wait", tools=["exec"], workingDir=str(folder), sandbox="danger-full-access")
     noted = folder / "pid"
-    await eventually(lambda: noted.exists() and noted.read_text().endswith("\n"))
+    await eventually(lambda: noted.exists() and noted.read_text().endswith("\n"), deadline_s=60)
     return told.run_id, int(noted.read_text())
 
 
 def is_alive(pid: int) -> bool:
-    with suppress(ProcessLookupError):
+    with suppress(ProcessLookupError, FileNotFoundError):
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return False
@@ -286,7 +286,7 @@ async def test_the_output_is_told_before_the_answer_goes_on(shared_sqlite: Share
         shared_sqlite.visited() as one,
     ):
         told = await one.submit(prompt="Look", tools=["list_dir"], workingDir=str(repository(one)))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async with aclosing(events_of(one.http, told.run_id)) as events:
                 async for _, event in events:
                     if isinstance(event.payload, ItemDone) and event.payload.final_item.type == "function_call_output":

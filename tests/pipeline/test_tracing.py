@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from redis.asyncio import Redis
@@ -34,8 +35,24 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         yield one
 
 
-def test_spans_have_their_parents_names_and_attributes(collector: Collector) -> None:
+@contextmanager
+def traced() -> Iterator[bool]:
+    """Tracing, with all of its spans at the collector afterwards."""
     with tracing("cody-test") as recording:
+        yield recording
+    until_closed()
+
+
+def until_closed() -> None:
+    """What is sent at the end may take longer on a busy machine than tracing itself waits for it."""
+    for thread in threading.enumerate():
+        if thread.name == "tracing-close":
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def test_spans_have_their_parents_names_and_attributes(collector: Collector) -> None:
+    with traced() as recording:
         assert recording
         with span("outer", kind="server", run_id="r1", turn=2, missing=None), span("inner") as inner:
             inner.set(status="done")
@@ -48,7 +65,7 @@ def test_spans_have_their_parents_names_and_attributes(collector: Collector) -> 
 
 
 def test_a_context_from_elsewhere_is_taken_up(collector: Collector) -> None:
-    with tracing("cody-test"), span("outer"), span("taken up", REMOTE):
+    with traced(), span("outer"), span("taken up", REMOTE):
         inside = current_trace_context()
         assert event_trace("00-" + "c" * 32 + "-" + "d" * 16 + "-01")() == inside
     taken = collector.one("taken up")
@@ -57,7 +74,7 @@ def test_a_context_from_elsewhere_is_taken_up(collector: Collector) -> None:
 
 
 def test_an_error_is_told_by_its_class_never_by_its_words(collector: Collector) -> None:
-    with tracing("cody-test"), pytest.raises(ValueError, match="s3cret"), span("broken"):
+    with traced(), pytest.raises(ValueError, match="s3cret"), span("broken"):
         raise ValueError("s3cret")
     broken = collector.one("broken")
     assert (broken.failed, broken.attributes) == (True, {"error.type": "ValueError"})
@@ -69,7 +86,7 @@ async def test_tasks_go_on_in_the_trace_that_began_them(collector: Collector) ->
         with span("in a task"):
             pass
 
-    with tracing("cody-test"):
+    with traced():
         with span("request"):
             task = asyncio.create_task(work())
         await task
@@ -77,7 +94,7 @@ async def test_tasks_go_on_in_the_trace_that_began_them(collector: Collector) ->
 
 
 async def test_redis_commands_belong_to_a_trace_or_to_none(collector: Collector, redis: Redis, valkey_url: str) -> None:
-    with tracing("cody-test"):
+    with traced():
         await redis.ping()
         with span("with a command"):
             await redis.set("codi:tracing-test", "s3cret-value", ex=10)
@@ -89,13 +106,13 @@ async def test_redis_commands_belong_to_a_trace_or_to_none(collector: Collector,
 
 def test_the_service_can_be_renamed(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_SERVICE_NAME", "mine")
-    with tracing("cody-test"), span("one"):
+    with traced(), span("one"):
         pass
     assert collector.one("one").service == "mine"
 
 
 async def test_spans_are_sent_while_the_process_lives(collector: Collector, eventually: Wait) -> None:
-    with tracing("cody-test"):
+    with traced():
         with span("early"):
             pass
         await eventually(lambda: bool(collector.named("early")))
@@ -108,10 +125,7 @@ def test_a_collector_that_is_away_stops_nothing(monkeypatch: pytest.MonkeyPatch)
         pass
     assert not is_tracing()
     # What still tries draws random numbers, which other tests' strategies would take for their own.
-    for thread in threading.enumerate():
-        if thread.name == "tracing-close":
-            thread.join(30)
-            assert not thread.is_alive()
+    until_closed()
 
 
 @pytest.mark.parametrize(

@@ -27,5 +27,5 @@ async def test_without_a_projector_nothing_is_verified(tmp_path: Path) -> None:
 async def test_a_row_that_is_there_but_not_at_its_end_is_not_enough(tmp_path: Path) -> None:
     async with WireServer(sse("openai", "message").broken("silence", after=LAST_DELTA)) as wire:
         settings = Settings(state_dir=tmp_path, openai_api_key="k", openai_base_url=wire.url)
-        with pytest.raises(NotVerified, match="its row is in_progress after 4 s"):
-            await verify_pipeline(settings, "openai", None, timeout_s=4, replay=False)
+        with pytest.raises(NotVerified, match="its row is in_progress after 10 s"):
+            await verify_pipeline(settings, "openai", None, timeout_s=10, replay=False)

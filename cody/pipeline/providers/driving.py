@@ -114,7 +114,7 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
 
 
 def timeouts(silence_s: float) -> httpx2.Timeout:
-    return httpx2.Timeout(silence_s, connect=min(silence_s, CONNECT_TIMEOUT_S))
+    return httpx2.Timeout(silence_s, connect=CONNECT_TIMEOUT_S)
 
 
 def connection_problem(*, timed_out: bool, answering: bool, message: str) -> ErrorInfo:
