@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 log = get_logger()
 
 DEADLINE_S = 2.0
-"""Well under a lease: a slow database must not cost a run its owner."""
+LEASE_SHARE = 2 / 15
+"""So long, or so much of a lease, may it take: a slow database must not cost a run its owner."""
 
 
 class StoreWentBack(CodyError):
@@ -36,13 +37,14 @@ CheckFence = Callable[[str, int, int], Awaitable[None]]
 """(run id, fence of the claim, last number in Redis); raises StoreWentBack."""
 
 
-def fence_of(pipeline: Pipeline) -> CheckFence:
+def fence_of(pipeline: Pipeline, lease_s: float) -> CheckFence:
     """The check against this pipeline's archive."""
+    deadline_s = max(DEADLINE_S, lease_s * LEASE_SHARE)
 
     async def check(run_id: str, fence: int, last_seq: int) -> None:
         asking = asyncio.create_task(_ask(pipeline, run_id, fence, last_seq), name=f"fence {run_id}")
         try:
-            async with asyncio.timeout(DEADLINE_S):
+            async with asyncio.timeout(deadline_s):
                 verdict = await asyncio.shield(asking)
         except (CodyError, TimeoutError) as error:
             asking.add_done_callback(_heard)

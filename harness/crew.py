@@ -80,7 +80,7 @@ class Crew:
             secrets=process_secrets(settings),
             workers=self.workers,
             publisher=pipeline.publisher if pipeline else None,
-            check_fence=fence_of(pipeline) if pipeline else None,
+            check_fence=fence_of(pipeline, settings.lock_ttl_ms / 1000) if pipeline else None,
         )
         self._leaving = False
 
@@ -191,6 +191,8 @@ class Crew:
     async def dismiss(self, mode: Literal["resume", "finish-turn", "cancel"]) -> None:
         """Take nothing more and leave every run in the way that `mode` says: handed on, or cancelled. May be called again."""
         self._leaving = True
+        if self._dispatcher is not None:
+            self._dispatcher.take_no_more()
         workers = list(self.workers.values())
         match mode:
             case "cancel":

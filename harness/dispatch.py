@@ -49,6 +49,8 @@ class Dispatcher:
         self._worker = worker
         self._concurrency = concurrency
         self._held: set[asyncio.Task[None]] = set()
+        self._taking: asyncio.Task[None] | None = None
+        self._takes_no_more = False
         self._context = copy_context()
         """docket finds itself by context variables."""
 
@@ -79,16 +81,25 @@ class Dispatcher:
             await self._docket.add("execute_run", key=f"{run_id}:{fence}")(run_id)
 
     async def run(self) -> None:
-        """Take runs until cancelled; what is worked on then is left to `execute`."""
-        if self._worker is None:
+        """Take runs until cancelled, or told to take no more; what is worked on then is left to `execute`."""
+        if self._worker is None or self._takes_no_more:
             await asyncio.Event().wait()
             return
-        taking = asyncio.create_task(self._take(self._worker), context=self._context)
+        self._taking = asyncio.create_task(self._take(self._worker), context=self._context)
         try:
-            await asyncio.shield(taking)
+            await asyncio.shield(self._taking)
         finally:
-            taking.cancel()
-            await _ended("docket's worker", taking)
+            self._taking.cancel()
+            await _ended("docket's worker", self._taking)
+
+    def take_no_more(self) -> None:
+        """Leave what is handed out from now on to others; what was taken goes on.
+
+        A host that leaves would else take what it has just handed on, and drop it.
+        """
+        self._takes_no_more = True
+        if self._taking is not None:
+            self._taking.cancel()  # docket stops reading at once, and ends when its tasks have
 
     async def _take(self, worker: Worker) -> None:
         this = asyncio.current_task()

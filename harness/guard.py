@@ -135,7 +135,7 @@ class Guard:
         """The group's folder goes with its last process; gives those that will not end."""
         if self.group is None or self.group.remove():
             return []
-        return self.group.end(0 if self.kill_since else SECOND_NET_S)[1]
+        return self.group.end(SECOND_NET_S)[1]  # a SIGKILL just sent needs a moment where the machine is busy
 
     def end_the_rest(self, stayed: list[Process]) -> list[Process]:
         """The second net: what someone else started for this turn, at(1) or a session bus. Gives what will not end.

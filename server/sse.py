@@ -52,6 +52,7 @@ class EventStream:
         "_ended",
         "_follow",
         "_interrupted",
+        "_is_cut_off",
         "_outlet",
         "_streams",
         "_task",
@@ -66,6 +67,7 @@ class EventStream:
         self._streams = streams
         self._ended = False
         self._interrupted = False
+        self._is_cut_off = False
         self._outlet: Outlet
         self._connection: Connection
         self._task: asyncio.Task[None]
@@ -187,5 +189,8 @@ class EventStream:
         return internal_problem(request_id)
 
     def _was_cut_off(self) -> None:
-        self._streams.cut_off += 1
-        log.info("stream.cut_off", run_id=self.run_id, client_id=self.client_id)
+        """Counted once: a keepalive and the stream itself may both find that the client was too slow."""
+        if not self._is_cut_off:
+            self._is_cut_off = True
+            self._streams.cut_off += 1
+            log.info("stream.cut_off", run_id=self.run_id, client_id=self.client_id)

@@ -180,13 +180,18 @@ class Machine:
 
 def _supervisor(pid: int) -> int:
     """The worker's pid below what was started."""
-    below = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-    (found,) = [one.pid for one in below if one.name() != "sh" and "harness.host" in one.cmdline() and _is_python(one)]
+    below = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    named = {one for one in below if _is_host(one)}
+    # What it has forked and has not become its program yet looks like it.
+    (found,) = [one for one in named if parent(one) not in named]
     return found
 
 
-def _is_python(process: psutil.Process) -> bool:
-    return process.cmdline()[:2] == [sys.executable, "-m"]
+def _is_host(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return words[:3] == [os.fsencode(sys.executable), b"-m", b"harness.host"]
+    return False
 
 
 @dataclass(frozen=True)

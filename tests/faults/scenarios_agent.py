@@ -16,11 +16,11 @@ import psutil
 from tests.faults import evidence
 from tests.faults.evidence import Event
 from tests.faults.machines import Machine, agents, can_isolate, marked
-from tests.faults.stage import Measured, Stage, Watched, boottime_ns, settled_orphans, stage
+from tests.faults.stage import Measured, Stage, Watched, boottime_ns, leases, settled_orphans, stage
 
 HOSTILE = Path(__file__).with_name("hostile.py")
 DAEMON_AGENT = Path(__file__).with_name("daemon_agent.py")
-HEAVY_TTL_MS = 6_000
+HEAVY_TTL_MS = 15_000
 """On a busy machine 10^6 lines keep the supervisor from renewing a lease of 1.5 s in time."""
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
 
@@ -200,7 +200,7 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 async def clock_stepped(seed: int) -> Measured:
     """The supervisor's wall clock jumps an hour ahead, then two back: no lease and no turn is harmed."""
-    async with stage(seed, ttl_ms=3_000) as set_up:
+    async with stage(seed, ttl_ms=leases.long_ms) as set_up:
         clock = set_up.folder / "clock"
         clock.write_text("+0", encoding="ascii")
         await set_up.machine(

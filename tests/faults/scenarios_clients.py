@@ -36,7 +36,7 @@ EVENT_OF: dict[str, str] = {"pause": "run_pausing", "resume": "run_resumed", "ca
 
 async def control_storm(seed: int) -> Measured:
     """1,000 mixed control calls by many callers on runs at work: each accepted one takes effect once, in the table's order."""
-    async with stage(seed, ttl_ms=6_000) as set_up:
+    async with stage(seed, ttl_ms=15_000) as set_up:
         await set_up.machine("a", grace_s=0.3)
         storm = [await set_up.run(maxTurns=None) for _ in range(STORM_RUNS)]
         for run in storm:

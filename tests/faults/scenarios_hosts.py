@@ -13,7 +13,7 @@ from tests.faults.machines import agents, guards, marked
 from tests.faults.stage import Measured, boottime_ns, stage, until
 
 DEFAULT_TTL_MS = 15_000
-AGENT_START_MS = 2_000
+AGENT_START_MS = 5_000
 """From the claim to the agent's first line, on a busy machine."""
 DAEMON_AGENT = Path(__file__).with_name("daemon_agent.py")
 
@@ -80,9 +80,9 @@ async def supervisor_frozen(seed: int) -> Measured:
         fault_ns = boottime_ns()
         first.freeze()
         # Its successor has worked for longer than a lease.
-        await run.marks_of(2, 100)
+        await run.marks_of(2, set_up.marks_in_lease(4 / 3))
         first.thaw()
-        await run.marks_of(2, 130)
+        await run.marks_of(2, set_up.marks_in_lease(4 / 3) + 30)
         end = await run.end()
         assert (end.status, end.fence) == ("completed", 2), end
         return await set_up.measure(run, fault_ns)
@@ -133,7 +133,7 @@ async def guard_frozen_with_supervisor(seed: int) -> Measured:
         (guard,) = guards(run.run_id)
         fault_ns = boottime_ns()
         first.freeze(guard)
-        await run.marks_of(2, 100)
+        await run.marks_of(2, set_up.marks_in_lease(4 / 3))
         first.thaw()
         end = await run.end()
         assert (end.status, end.fence) == ("completed", 2), end
@@ -148,6 +148,8 @@ async def guard_and_supervisor_killed(seed: int) -> Measured:
         await run.until(lambda: run.of("subprocess_output"), "the daemon's pid")
         (guard,) = guards(run.run_id)
         await set_up.jitter()
+        # Awake, it would hear of the first kill, and could be at its work before the second.
+        os.kill(guard, signal.SIGSTOP)
         fault_ns = boottime_ns()
         first.kill()
         os.kill(guard, signal.SIGKILL)

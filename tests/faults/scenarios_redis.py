@@ -21,7 +21,7 @@ from cody.store.clients import connect
 from cody.store.embedded import EmbeddedServer
 from cody.store.server_binary import find_server_binary
 from tests.faults.machines import marked, network
-from tests.faults.stage import Measured, Stage, Watched, boottime_ns, stage, until
+from tests.faults.stage import Measured, Stage, Watched, boottime_ns, leases, stage, until
 from tests.proxy import Proxy
 
 ENDED_WITHIN_S = 25
@@ -32,7 +32,7 @@ UNHEARD_BYTES = 4_000
 
 async def redis_killed(seed: int) -> Measured:
     """kill -9 of Redis, started again at once: the agent works on, what it said meanwhile arrives."""
-    async with stage(seed, ttl_ms=3_000) as set_up:
+    async with stage(seed, ttl_ms=leases.long_ms) as set_up:
         await set_up.machine("a")
         run = await set_up.run()
         await run.marks_of(1)
@@ -94,13 +94,13 @@ async def redis_paused(seed: int) -> Measured:
     As long as the agent is not asked to end: a third of the lease may have passed since the last renewal, and a margin and
     the grace are kept for the end.
     """
-    async with stage(seed, ttl_ms=3_000) as set_up:
+    async with stage(seed, ttl_ms=leases.long_ms) as set_up:
         await set_up.machine("a")
         run = await set_up.run()
         await run.marks_of(1)
         await set_up.jitter()
         fault_ns = boottime_ns()
-        await set_up.redis.client_pause(1_000)
+        await set_up.redis.client_pause(set_up.ttl_ms // 3)
         await run.marks_of(1, 120)
         end = await run.end()
         assert (end.status, end.fence, len(run.of("turn_started"))) == ("completed", 1, 1), end
@@ -176,14 +176,14 @@ async def told_and_taken_up_again(set_up: Stage, run: Watched, fault_ns: int) ->
 
 async def redis_failed_over(seed: int) -> Measured:
     """Redis dies, and its replica, which has all of it, takes its address: the agent works on, and nothing is missing."""
-    async with replica() as successor, stage(seed, ttl_ms=3_000, door=successor.door) as set_up:
+    async with replica() as successor, stage(seed, ttl_ms=leases.long_ms, door=successor.door) as set_up:
         await successor.follow(set_up)
         await set_up.machine("a")
         run = await set_up.run()
         await run.marks_of(1)
         await set_up.jitter()
         fault_ns = boottime_ns()
-        await set_up.redis.client_pause(10_000, all=False)
+        await set_up.redis.client_pause(60_000, all=False)
         await until(lambda: successor.has_caught_up(set_up), "the replica has all that was answered")
         await successor.bereave(set_up)
         written = run.evidence.stat().st_size
@@ -200,7 +200,7 @@ async def redis_failed_over_behind(seed: int) -> Measured:
 
     As after `redis_set_back`, what is gone is told, not lost.
     """
-    async with replica() as successor, stage(seed, ttl_ms=3_000, door=successor.door) as set_up:
+    async with replica() as successor, stage(seed, ttl_ms=leases.long_ms, door=successor.door) as set_up:
         await successor.follow(set_up)
         await set_up.machine("a")
         run = await set_up.run()
@@ -267,7 +267,7 @@ async def replica() -> AsyncIterator[Replica]:
 
 async def replies_lost(seed: int) -> Measured:
     """Every so often a command takes effect and its answer, with the connection, is lost."""
-    async with stage(seed, ttl_ms=3_000) as set_up, Proxy(set_up.server.url) as proxy:
+    async with stage(seed, ttl_ms=leases.long_ms) as set_up, Proxy(set_up.server.url) as proxy:
         await set_up.machine("a", redis_url=proxy.url)
         run = await set_up.run()
         await run.marks_of(1)
@@ -285,7 +285,7 @@ async def replies_lost(seed: int) -> Measured:
 
 async def connections_cut(seed: int) -> Measured:
     """All connections to Redis are cut again and again."""
-    async with stage(seed, ttl_ms=3_000) as set_up, Proxy(set_up.server.url) as proxy:
+    async with stage(seed, ttl_ms=leases.long_ms) as set_up, Proxy(set_up.server.url) as proxy:
         await set_up.machine("a", redis_url=proxy.url)
         run = await set_up.run()
         await run.marks_of(1)
@@ -310,9 +310,9 @@ async def answers_stalled(seed: int) -> Measured:
         await set_up.jitter()
         fault_ns = boottime_ns()
         proxy.stall()
-        await run.marks_of(2, 80)
+        await run.marks_of(2, set_up.marks_in_lease(1.1))
         proxy.flow()
-        await run.marks_of(2, 120)
+        await run.marks_of(2, set_up.marks_in_lease(1.1) + 40)
         end = await run.end()
         assert (end.status, end.fence) == ("completed", 2), end
         return await set_up.measure(run, fault_ns)
@@ -333,9 +333,9 @@ async def partition(seed: int) -> Measured:
             await set_up.jitter()
             fault_ns = boottime_ns()
             near.cut()
-            await run.marks_of(2, 80)
+            await run.marks_of(2, set_up.marks_in_lease(1.1))
             near.mend()
-            await run.marks_of(2, 120)
+            await run.marks_of(2, set_up.marks_in_lease(1.1) + 40)
             end = await run.end()
             assert (end.status, end.fence) == ("completed", 2), end
             # While both have a way to Redis; without one: `ended_without_redis`.

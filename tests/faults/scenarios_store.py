@@ -27,7 +27,7 @@ from cody.store.embedded import EmbeddedServer
 from cody.store.server_binary import find_server_binary
 from harness.service import RunService
 from tests.faults import evidence
-from tests.faults.stage import Measured, Stage, Watched, boottime_ns, stage, until
+from tests.faults.stage import Measured, Stage, Watched, boottime_ns, leases, stage, until
 from tests.server.cody_server import OwnedRun
 
 MANY_RUNS = 10_000
@@ -85,7 +85,7 @@ async def _queued(set_up: Stage) -> str:
     await set_up.redis.zadd(keys.ACTIVE, {run_id: 1})
     await runs.create(set_up.redis, run_id, epic_id="current-epic", config=config, now_ms=1)
     # As after a worker's death: nobody was told to take it, the scan has to find it.
-    await set_up.redis.set(keys.lock(run_id), "nobody", px=1_000)
+    await set_up.redis.set(keys.lock(run_id), "nobody", px=set_up.ttl_ms)
     return run_id
 
 
@@ -186,7 +186,7 @@ def _cwd(process: psutil.Process) -> str:
 
 async def readers_over_a_restart(seed: int) -> Measured:
     """Twenty readers at different places while Redis is killed and started again, twice: each event once."""
-    async with stage(seed, ttl_ms=3_000) as set_up:
+    async with stage(seed, ttl_ms=leases.long_ms) as set_up:
         await set_up.machine("a")
         run = await set_up.run()
         await run.marks_of(1)
@@ -217,7 +217,7 @@ async def embedded_redis_killed(seed: int) -> Measured:
     """kill -9 of the Redis that Cody started itself: it is started again, the run goes on."""
     async with stage(seed) as set_up:
         folder = set_up.folder / "own"
-        settings = load_settings(state_dir=folder, lock_ttl_ms=3_000, grace_s=0.3, redis_url=None)
+        settings = load_settings(state_dir=folder, lock_ttl_ms=leases.long_ms, grace_s=0.3, redis_url=None)
         async with RunService.open(settings) as service:
             run = await set_up.run(service=service)
             await run.marks_of(1)

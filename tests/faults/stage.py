@@ -30,8 +30,22 @@ from tests.faults.evidence import Event
 from tests.faults.machines import Machine, marked, parent
 from tests.proxy import Proxy
 
-TTL_MS = 1_500
 AGENT = Path(__file__).with_name("oracle_agent.py")
+MARK_MS = 20
+"""Between two marks of the agent, at least."""
+
+
+@dataclass(slots=True)
+class Leases:
+    """How long leases are. A machine that is busy for a while must lose none but by the fault; the report has shorter ones."""
+
+    short_ms: int = 10_000
+    """Where the fault outlasts the lease."""
+    long_ms: int = 15_000
+    """Where it does not."""
+
+
+leases = Leases()
 
 
 def boottime_ns() -> int:
@@ -84,7 +98,7 @@ class Watched:
     def of(self, kind: str) -> list[Event]:
         return [event for event in self.events if event["type"] == kind]
 
-    async def until(self, seen: Callable[[], object], what: str, deadline_s: float = 40) -> None:
+    async def until(self, seen: Callable[[], object], what: str, deadline_s: float = 60) -> None:
         """Wait until this holds for what was read so far."""
         try:
             async with asyncio.timeout(deadline_s):
@@ -211,6 +225,10 @@ class Stage:
 
         await until(renewed, f"{count} renewals")
 
+    def marks_in_lease(self, share: float = 1.0) -> int:
+        """An agent that has been heard so often has worked for a lease, or this share of it."""
+        return round(self.ttl_ms * share / MARK_MS)
+
     async def end_machines(self) -> None:
         """Stop every worker now, in order."""
         machines, self.machines = self.machines, []
@@ -242,8 +260,8 @@ class Stage:
 
 
 async def settled_orphans(run_id: str) -> list[int]:
-    """What of the run still lives after its end; a guard gets a moment to end by itself."""
-    for _ in range(40):
+    """What of the run still lives after its end; a guard gets a while to end by itself."""
+    for _ in range(400):
         if not marked(run_id):
             return []
         await asyncio.sleep(0.05)
@@ -257,7 +275,7 @@ def _is_below(pid: int, ancestor: int) -> bool:
 
 
 async def until(
-    predicate: Callable[[], object] | Callable[[], Awaitable[object]], what: str, deadline_s: float = 40
+    predicate: Callable[[], object] | Callable[[], Awaitable[object]], what: str, deadline_s: float = 60
 ) -> None:
     """Wait until it is true."""
     try:
@@ -274,8 +292,9 @@ async def until(
 
 
 @asynccontextmanager
-async def stage(seed: int, *, ttl_ms: int = TTL_MS, door: Proxy | None = None) -> AsyncIterator[Stage]:
+async def stage(seed: int, *, ttl_ms: int | None = None, door: Proxy | None = None) -> AsyncIterator[Stage]:
     """A stage that is cleared afterwards, whatever became of it. With a door all find Redis behind it, wherever it leads."""
+    ttl_ms = leases.short_ms if ttl_ms is None else ttl_ms
     async with AsyncExitStack() as stack:
         folder = Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="cody-fault-", ignore_cleanup_errors=True))
@@ -286,7 +305,7 @@ async def stage(seed: int, *, ttl_ms: int = TTL_MS, door: Proxy | None = None) -
         if door is not None:
             door.lead_to(server.url)
         url = server.url if door is None else door.url
-        redis = connect(url, command_deadline_s=2)
+        redis = connect(url, command_deadline_s=30)
         stack.push_async_callback(redis.aclose)
         settings = load_settings(
             state_dir=folder / "front", redis_url=url, concurrency=0, lock_ttl_ms=ttl_ms, grace_s=0.3

@@ -101,7 +101,7 @@ class Watched:
             self.events += [json.loads(frame.data) for frame in batch]
             self._news.set()
 
-    async def until(self, seen: Callable[[list[Event]], object] | str, deadline_s: float = 30) -> None:
+    async def until(self, seen: Callable[[list[Event]], object] | str, deadline_s: float = 60) -> None:
         """Wait for an event of this type, or until a predicate over all events holds."""
         wanted: Callable[[list[Event]], object] = (
             seen if callable(seen) else lambda events: any(e["type"] == seen for e in events)
@@ -114,7 +114,7 @@ class Watched:
         except TimeoutError:
             raise AssertionError(f"{seen} was not seen within {deadline_s} s; seen: {self.events[-20:]}") from None
 
-    async def end(self, deadline_s: float = 30) -> RunSnapshot:
+    async def end(self, deadline_s: float = 60) -> RunSnapshot:
         """Wait for the run's end; its snapshot."""
         assert self._task is not None
         async with asyncio.timeout(deadline_s):
@@ -139,7 +139,8 @@ Serve = Callable[..., Any]
 
 @pytest.fixture
 def settings(valkey_url: str, tmp_path: Path) -> Settings:
-    return load_settings(state_dir=tmp_path / "state", redis_url=valkey_url, grace_s=1.0, lock_ttl_ms=3_000)
+    """Leases outlast a stall of the machine, which would end agents. Who waits for one to run out sets another TTL."""
+    return load_settings(state_dir=tmp_path / "state", redis_url=valkey_url, grace_s=1.0, lock_ttl_ms=30_000)
 
 
 @asynccontextmanager

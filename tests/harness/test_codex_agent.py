@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ class Workplace:
 
     async def turn(
         self,
-        server: ReplayServer,
+        server: ReplayServer | str,
         *,
         agent: CodexAgent | None = None,
         thread: str | None = None,
@@ -45,7 +46,8 @@ class Workplace:
         self.workspace.mkdir(exist_ok=True)
         prompt = self.folder / "prompt.md"
         prompt.write_text("Go on.\n")
-        env = write_codex_home(self.folder / "home", server.base_url, env_key="MODEL_API_KEY", key="sk-of-the-model")
+        url = server if isinstance(server, str) else server.base_url
+        env = write_codex_home(self.folder / "home", url, env_key="MODEL_API_KEY", key="sk-of-the-model")
         request = TurnRequest(
             run_id="run",
             turn=1,
@@ -198,9 +200,9 @@ async def test_a_broken_config_is_told_with_codex_own_words(place: Workplace) ->
 
 
 async def test_a_refused_connection_can_be_tried_again(place: Workplace) -> None:
-    async with ReplayServer("one_message") as server:
-        gone = replace(place)
-    _, outcome = await gone.turn(server)
+    with socket.socket() as deaf:  # it keeps the port, so that nobody else listens there
+        deaf.bind(("127.0.0.1", 0))
+        _, outcome = await place.turn(f"http://127.0.0.1:{deaf.getsockname()[1]}/v1")
     assert outcome.error is not None
     assert (outcome.error.code, outcome.error.retryable) == ("agent_connection_refused", True)
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ from redis.asyncio import Redis
 
 from cody.settings import Settings
 from cody.store import keys
+from cody.store.reader import BLOCK_MS
 from harness.service import RunService
 from tests.harness.conftest import Watched, serving
+from tests.harness.process.spawned import state
 from tests.harness.test_run_control import marked
 
 Eventually = Callable[..., Awaitable[None]]
@@ -41,9 +44,10 @@ async def test_the_runs_above_the_concurrency_wait_in_line(
 ) -> None:
     async with serving(settings.model_copy(update={"concurrency": 2})) as service:
         request = workspace.request(GATED, maxTurns=1)  # no stop file: the epic is the same for all of them
-        runs = [await watched(service, request) for _ in range(5)]
-        for run in runs[:2]:
+        runs = [await watched(service, request) for _ in range(2)]
+        for run in runs:
             await run.until("turn_started")
+        runs += [await watched(service, request) for _ in range(3)]
 
         async def places() -> list[int | None]:
             return [(await service.records.snapshot(run.run_id)).queue_place for run in runs]
@@ -73,6 +77,7 @@ async def test_a_paused_run_makes_room_and_waits_for_room_to_go_on(
         await first.until("turn_started")
         second = await watched(service, workspace.request("\n    " + turns))
         await service.control(first.run_id, "pause", None)
+        await first.until("run_pausing")
         (workspace.path.parent / "go1").touch()
         await first.until("run_paused")
         # The second takes the room.
@@ -91,18 +96,19 @@ async def test_control_is_waited_for_and_never_asked_for(
     workspace: Any, settings: Settings, redis: Redis, valkey_url: str
 ) -> None:
     """While a run works, its host looks after the lease, again and again, and has one read open that control will end."""
-    async with serving(settings.model_copy(update={"lock_ttl_ms": 1_500})) as service:
+    async with serving(settings.model_copy(update={"lock_ttl_ms": 9_000})) as service:
         run = await watched(service, workspace.request(GATED))
         await run.until("subprocess_output")
         async with commands(valkey_url) as sent:
             of_lease: list[str] = []
             of_control: list[str] = []
-            while len(of_lease) < 20:
+            begun_s = time.monotonic()
+            while len(of_lease) < 8:
                 command = await anext(sent)
                 of_lease += [command] * (keys.lock(run.run_id) in command)
                 of_control += [command] * (keys.control(run.run_id) in command)
-            # A read is begun anew every 20 s: that may be in this stretch, once.
-            assert len(of_control) <= 1, of_control
+            # A read is begun anew every 20 s.
+            assert len(of_control) <= 1 + (time.monotonic() - begun_s) * 1000 / BLOCK_MS, of_control
             await service.control(run.run_id, "pause", None)
             await run.until("run_pausing")
             await service.control(run.run_id, "cancel", None)
@@ -134,19 +140,25 @@ async def test_a_server_without_slots_only_hands_out(workspace: Any, settings: S
 def host(settings: Settings, state_dir: Path, **env: str) -> subprocess.Popen[bytes]:
     """A real `cody worker`."""
     assert settings.redis_url is not None
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness.host", "--state-dir", str(state_dir), "--concurrency", "2"],
-        env={
-            **os.environ,
-            "REDIS_URL": settings.redis_url,
-            "CODY_LOCK_TTL_MS": str(settings.lock_ttl_ms),
-            "CODY_GRACE_SEC": "0.5",
-            "CODY_WORKSPACE_ROOTS": str(state_dir.parent),
-            **env,
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-    )
+    with log_of(state_dir).open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness.host", "--state-dir", str(state_dir), "--concurrency", "2"],
+            env={
+                **os.environ,
+                "REDIS_URL": settings.redis_url,
+                "CODY_LOCK_TTL_MS": str(settings.lock_ttl_ms),
+                "CODY_GRACE_SEC": "0.5",
+                "CODY_WORKSPACE_ROOTS": str(state_dir.parent),
+                **env,
+            },
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+
+
+def log_of(state_dir: Path) -> Path:
+    """Where the host with this folder writes what it does."""
+    return state_dir.with_name(f"{state_dir.name}.log")
 
 
 async def ready(process: subprocess.Popen[bytes]) -> None:
@@ -158,7 +170,7 @@ async def ready(process: subprocess.Popen[bytes]) -> None:
 def ended(process: subprocess.Popen[bytes]) -> int:
     assert process.stdout is not None
     try:
-        return process.wait(30)
+        return process.wait(60)
     finally:
         process.kill()
         process.stdout.close()
@@ -178,13 +190,17 @@ async def test_a_killed_hosts_run_is_taken_over_under_a_new_fence(
             second = host(settings, tmp_path / "two")
             await ready(second)
             os.kill(first.pid, signal.SIGKILL)
-            end = await run.end(60)
+            await asyncio.to_thread(first.wait)
+            # Its lease runs out by itself; all of it need not be waited for.
+            assert 0 < await redis.pttl(keys.lock(run.run_id)) <= settings.lock_ttl_ms
+            await redis.pexpire(keys.lock(run.run_id), 1_000)
+            end = await run.end()
             assert end.status == "completed"
             assert end.fence == 2
             (recovered,) = run.of("run_recovered")
             assert recovered["fromWorker"] != recovered["toWorker"]
             assert run.of("turn_interrupted")[0]["reason"] == "worker_lost"
-            assert not Path(f"/proc/{agent}").exists()
+            assert state(agent) in ("", "Z")
             assert marked(run.run_id) == []
         finally:
             for process in (first, second):
@@ -195,9 +211,17 @@ async def test_a_killed_hosts_run_is_taken_over_under_a_new_fence(
 
 @pytest.mark.parametrize(("mode", "cut_off"), [("finish-turn", []), ("resume", ["shutdown"])])
 async def test_a_worker_that_is_told_to_end_hands_its_run_on_at_once(
-    workspace: Any, settings: Settings, redis: Redis, tmp_path: Path, mode: str, cut_off: list[str]
+    workspace: Any,
+    settings: Settings,
+    redis: Redis,
+    tmp_path: Path,
+    eventually: Eventually,
+    mode: str,
+    cut_off: list[str],
 ) -> None:
     """finish-turn: the turn is made to its end; resume: it is cut off and made again. The next one is another worker's."""
+    # No scan, which would find the run too, comes in time.
+    settings = settings.model_copy(update={"lock_ttl_ms": 600_000})
     async with serving(settings.model_copy(update={"concurrency": 0})) as front:
         first = host(settings, tmp_path / "one", CODY_ON_SHUTDOWN=mode)
         second: subprocess.Popen[bytes] | None = None
@@ -213,11 +237,12 @@ async def test_a_worker_that_is_told_to_end_hands_its_run_on_at_once(
             second = host(settings, tmp_path / "two")
             await ready(second)
             first.terminate()
+            await eventually(lambda: b"host.stopping" in log_of(tmp_path / "one").read_bytes(), deadline_s=60)
             if mode == "resume":
                 # Nothing lets the turn end: the worker ends it.
                 await run.until("turn_interrupted")
             (workspace.path.parent / "go").touch()
-            end = await run.end(60)
+            end = await run.end()
             assert ended(first) == 0
             assert (end.status, end.fence) == ("completed", 2)
             assert [event["reason"] for event in run.of("turn_interrupted")] == cut_off
@@ -237,7 +262,7 @@ def test_a_worker_without_redis_refuses_to_start(tmp_path: Path) -> None:
             env=env | extra,
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=100,
             check=False,
         )
         assert answer.returncode != 0

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from cody.contracts.run_config import RunConfig
 from cody.contracts.run_events import RunPausing, WarningRaised
 from cody.errors import StoreUnavailable, StreamTrimmed
+from cody.settings import Settings
 from cody.store import events, keys, runs
 from cody.store.clients import connect
 from harness.journal import Journal
@@ -27,6 +28,12 @@ from tests.harness.test_journal import journal_of, note, owned
 from tests.harness.test_run_control import marked
 
 Eventually = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """Losses are noticed by renewals, and runs taken up again by scans: several in each lease."""
+    return settings.model_copy(update={"lock_ttl_ms": 6_000})
 
 
 async def test_a_wiped_redis_ends_the_agent_and_tells_readers_and_operator(
@@ -99,7 +106,8 @@ async def test_a_run_whose_control_key_was_harmed_is_let_go_of_and_no_other(
         assert await redis.hget(keys.meta(harmed), "status") == b"running"
     finally:
         await redis.delete(key)
-    await eventually(lambda: marked(harmed), "the run is taken up again")
+    # Later and later, the more often it was tried in vain.
+    await eventually(lambda: marked(harmed), "the run is taken up again", deadline_s=90)
     await service.control(harmed, "cancel", None)
 
     async def is_cancelled() -> bool:
@@ -171,9 +179,10 @@ async def test_a_run_whose_meta_can_not_be_read_fails_and_says_so(
     run_id = str(uuid.uuid4())
     config = workspace.request("print('x')").config
     # Held by nobody that lives: the service must not have it before it is harmed.
-    await redis.set(keys.lock(run_id), "someone", px=2_000)
+    await redis.set(keys.lock(run_id), "someone")
     await runs.create(redis, run_id, epic_id="current-epic", config=config, now_ms=1)
     await redis.hset(keys.meta(run_id), field, value)
+    await redis.delete(keys.lock(run_id))
 
     async def has_failed() -> bool:
         return bool(await redis.hget(keys.meta(run_id), "error.code") == b"meta_corrupt")

@@ -17,7 +17,8 @@ from harness.leases import Lease, LeaseKeeper
 from tests.proxy import Proxy
 
 Eventually = Callable[..., Awaitable[None]]
-TTL_MS = 900
+TTL_MS = 6_000
+"""A lease that is lost stays lost: longer than a machine stands still."""
 
 
 @asynccontextmanager

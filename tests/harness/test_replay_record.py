@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def _scenario(*answers: dict[str, Any]) -> Scenario:
 
 
 def _client(server: ReplayServer | Recorder) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS)
+    return httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS, timeout=60)
 
 
 def _message(text: str) -> dict[str, Any]:
@@ -153,12 +154,14 @@ async def test_an_answer_without_a_stream_is_recorded_too(tmp_path: Path) -> Non
 
 
 async def test_an_upstream_that_is_away_is_said_and_not_recorded(tmp_path: Path) -> None:
-    async with ReplayServer(_scenario({"items": [_message("x")]})) as gone:
-        address = gone.base_url
     out = tmp_path / "nothing.yaml"
-    async with Recorder(address, out) as recorder, _client(recorder) as client:
-        answer = await client.post("/responses", json={"input": "a", "stream": True})
-        page = await client.post("/responses", json={"input": "a"}, headers={"origin": "https://example.org"})
+    with socket.socket() as taken:
+        # Bound, so that it is nobody else's, and not listened on.
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        async with Recorder(address, out) as recorder, _client(recorder) as client:
+            answer = await client.post("/responses", json={"input": "a", "stream": True})
+            page = await client.post("/responses", json={"input": "a"}, headers={"origin": "https://example.org"})
 
     assert answer.status_code == 502
     assert f"{address} does not answer" in answer.json()["error"]["message"]

@@ -19,6 +19,7 @@ from harness.replay.server import KEPT_REQUESTS, ReplayServer
 
 _KEY = "sk-a-key-that-is-nowhere-kept"
 _HEADERS = {"authorization": f"Bearer {_KEY}"}
+_DEADLINE_S = 60
 
 
 def _scenario(*answers: dict[str, Any], **fields: Any) -> Scenario:
@@ -27,7 +28,7 @@ def _scenario(*answers: dict[str, Any], **fields: Any) -> Scenario:
 
 
 def _client(server: ReplayServer) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS)
+    return httpx2.AsyncClient(base_url=server.base_url, headers=_HEADERS, timeout=_DEADLINE_S)
 
 
 def _say(text: str) -> dict[str, Any]:
@@ -118,7 +119,7 @@ async def test_a_drop_cuts_the_connection_after_the_headers(stream: bool) -> Non
 @pytest.mark.parametrize("delays", [{"delay_ms": 600_000}, {"item_delay_ms": 600_000}])
 async def test_closing_does_not_wait_for_delayed_answers(delays: dict[str, int]) -> None:
     server = ReplayServer(_scenario(_say("late") | delays))
-    async with asyncio.timeout(60), httpx2.AsyncClient(timeout=60) as client:
+    async with asyncio.timeout(_DEADLINE_S), httpx2.AsyncClient(timeout=_DEADLINE_S) as client:
         async with server:
             asking = asyncio.create_task(client.post(f"{server.base_url}/responses", json=_ask(stream=True)))
             while not server.requests:
@@ -157,7 +158,7 @@ async def test_requests_are_remembered_up_to_a_limit_and_without_the_key() -> No
 
 async def test_clients_are_told_apart_by_path_then_key() -> None:
     async with ReplayServer(_scenario(_say("one"), _say("two"))) as server:
-        async with httpx2.AsyncClient() as client:
+        async with httpx2.AsyncClient(timeout=_DEADLINE_S) as client:
             for url in (server.base_url, server.session_url("a"), server.session_url("b")):
                 for key in ("k1", "k2"):
                     headers = {"authorization": f"Bearer {key}"}

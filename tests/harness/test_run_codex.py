@@ -97,6 +97,8 @@ turns:
             text: Done in the same conversation.
 """
 KEY = "one key for all hosts of this test"
+LEASE_MS = 10_000
+"""Nobody loses it but by the kill: hosts may be slow."""
 
 
 async def test_a_turn_whose_worker_was_killed_is_made_again_in_its_conversation(
@@ -104,6 +106,7 @@ async def test_a_turn_whose_worker_was_killed_is_made_again_in_its_conversation(
 ) -> None:
     (tmp_path / "cut_off.yaml").write_text(CUT_OFF)
     request = await codex(str(tmp_path / "cut_off.yaml"), session="resume", maxTurns=1)
+    settings = settings.model_copy(update={"lock_ttl_ms": LEASE_MS})
     hosts: list[subprocess.Popen[bytes]] = []
     try:
         async with serving(settings.model_copy(update={"concurrency": 0, "secret_key": KEY})) as front:

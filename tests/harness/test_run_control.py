@@ -151,12 +151,14 @@ async def test_each_control_message_takes_effect_once_in_a_storm(
         except Conflict:
             return None
 
+    pauses = 0
     for _ in range(10):
         accepted = await asyncio.gather(*(one(a) for a in ["pause"] * 8 + ["resume"] * 2))
-        assert accepted.count("pausing") <= 2
+        # Only a resume that was accepted makes room for another pause.
+        assert accepted.count("pausing") <= 1 + accepted.count("running")
         if "pausing" in accepted:
-            expected = run.types.count("run_paused") + 1
-            await run.until(lambda events, n=expected: [e["type"] for e in events].count("run_paused") >= n)
+            pauses += accepted.count("pausing")
+            await run.until(lambda events, n=pauses: [e["type"] for e in events].count("run_paused") >= n)
             assert await one("resume") in {"running", None}
     await one("cancel")
     await run.end()
@@ -288,10 +290,12 @@ async def test_two_services_share_the_runs_and_each_run_has_one_worker(
         run = Watched(two, run_id)
         run.listen()
         await run.until("turn_started")
-        two._store.crew.take(run_id)
-        await eventually(lambda: run_id not in two._store.crew._tasks)
-        assert (await two.records.snapshot(run_id)).fence == 1
+        # Whichever looked first has it.
+        other = two if run_id in one._store.crew.workers else one
+        other._store.crew.take(run_id)
+        await eventually(lambda: run_id not in other._store.crew._tasks)
+        assert (await other.records.snapshot(run_id)).fence == 1
         # Control through the process that does not own the run.
-        assert (await two.control(run_id, "cancel", None)).status == "cancelling"
+        assert (await other.control(run_id, "cancel", None)).status == "cancelling"
         assert (await run.end()).status == "cancelled"
     assert os.getpid()

@@ -15,7 +15,7 @@ from cody.errors import StreamTrimmed
 from cody.store import keys
 from cody.store.events import last
 from harness.tail import Reading, TailHub
-from harness.tail_pages import FEW, MANY, PAGES_BYTES, Batch
+from harness.tail_pages import FEW, MANY, PAGES_BYTES, Batch, Pages
 from tests.server.cody_server import OwnedRun
 
 Eventually = Callable[..., Awaitable[None]]
@@ -30,6 +30,13 @@ async def tails(url: str, redis: Redis) -> AsyncIterator[TailHub]:
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+def outside_of_time(url: str, redis: Redis) -> TailHub:
+    """Pages are kept, however long the test takes; nobody reads for its tails."""
+    hub = TailHub(url, redis)
+    hub.pages = Pages(redis, clock=lambda: 0.0)
+    return hub
 
 
 class Picky:
@@ -90,7 +97,7 @@ async def test_a_reader_whose_place_is_in_the_midst_of_a_page_meets_the_others_i
 ) -> None:
     run = await OwnedRun.create(redis)
     await run.add(2 * FEW)
-    hub = TailHub(valkey_url, redis)
+    hub = outside_of_time(valkey_url, redis)
     first = hub.follow(run.run_id, await hub.open(run.run_id, "0"))
     batch = await anext(first)
     assert [frame.seq for frame in batch] == list(range(1, FEW + 1))
@@ -153,7 +160,7 @@ async def test_who_asks_for_the_oldest_is_not_given_what_was_trimmed_a_moment_ag
 ) -> None:
     run = await OwnedRun.create(redis)
     await run.add(50)
-    hub = TailHub(valkey_url, redis)
+    hub = outside_of_time(valkey_url, redis)
     for oldest in (1, 42):
         await redis.xtrim(keys.events(run.run_id), maxlen=52 - oldest, approximate=False)
         reading = hub.follow(run.run_id, await hub.open(run.run_id, "0"))

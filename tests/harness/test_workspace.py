@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import subprocess
@@ -298,7 +299,7 @@ async def test_when_notifications_fail_the_workspace_is_scanned_and_nothing_in_b
     other.root.mkdir()
     async with seen.watch() as watch, other.watch():
         folder = os.open(tmp_path, os.O_RDONLY)
-        os.dup2(folder, inotify_fd())
+        os.dup2(folder, await inotify_fd())
         os.close(folder)
         write(seen.root, "at the same time")
         async with Seen(tmp_path).watch():  # wakes the thread: the kernel does not, for a descriptor that was replaced
@@ -316,11 +317,20 @@ async def test_when_notifications_fail_the_workspace_is_scanned_and_nothing_in_b
     assert len(seen.news) == 2
 
 
-def inotify_fd() -> int:
-    """Of the one instance of this process."""
-    (found,) = [
-        int(link.name) for link in Path("/proc/self/fd").iterdir() if link.is_symlink() and os.readlink(link) == INOTIFY
-    ]
+async def inotify_fd() -> int:
+    """Of the one instance of this process, once those that watchfiles had for an earlier test are closed."""
+    async with asyncio.timeout(DEADLINE_S):
+        while len(found := inotify_fds()) != 1:
+            await asyncio.sleep(0.01)
+    return found[0]
+
+
+def inotify_fds() -> list[int]:
+    found: list[int] = []
+    for link in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            if os.readlink(link) == INOTIFY:
+                found.append(int(link.name))
     return found
 
 
@@ -342,7 +352,7 @@ async def test_many_workspaces_share_one_thread_and_one_inotify_instance(tmp_pat
             one.root.mkdir()
             watch = await stack.enter_async_context(one.watch())
             assert watch.degraded is None
-        inotify_fd()
+        await inotify_fd()
         assert threading.active_count() - threads <= 1 + POOL_THREADS
         for number, one in enumerate(many):
             write(one.root, f"file{number}")

@@ -66,7 +66,7 @@ async def long_file(
                     True
                 ]
 
-        await eventually(archived, "the run is archived")
+        await eventually(archived, "the run is archived", deadline_s=60)
         return path
     answer = await client.post(START, json=start_body(workspace))
     path = answer.headers["location"]

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from cody.settings import Settings, load_settings
-from tests.server.cody_server import CodyServer, launch
+from tests.server.cody_server import PATIENT, CodyServer, launch
 
 Launch = Callable[..., CodyServer]
 
@@ -19,7 +19,7 @@ Launch = Callable[..., CodyServer]
 @pytest.fixture(scope="module")
 def server() -> Iterator[CodyServer]:
     with tempfile.TemporaryDirectory(prefix="cody-security-") as folder:
-        started = launch(Path(folder), CODY_LOG_LEVEL="debug")
+        started = launch(Path(folder), CODY_LOG_LEVEL="debug", **PATIENT)
         try:
             assert started.url, started.stderr
             yield started
@@ -55,7 +55,7 @@ def launched(folder: Path) -> Iterator[Launch]:
     started: list[CodyServer] = []
 
     def start(*flags: str, **options: Any) -> CodyServer:
-        started.append(launch(folder, *flags, **options))
+        started.append(launch(folder, *flags, **PATIENT | options))
         return started[-1]
 
     try:
@@ -104,6 +104,6 @@ def settings(valkey_url: str, root: Path, tmp_path: Path) -> Settings:
         state_dir=tmp_path / "state",
         redis_url=valkey_url,
         grace_s=0.5,
-        lock_ttl_ms=3_000,
+        lock_ttl_ms=30_000,
         workspace_roots=(root,),
     )

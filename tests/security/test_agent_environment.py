@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from redis.asyncio import Redis
 
 from tests.security.asking import START, ended_run, start_body
 from tests.security.conftest import Launch
@@ -115,10 +116,13 @@ CANARIES = {
 }
 
 
-def test_the_agents_environment_has_what_is_allowed_and_what_the_run_gives(
-    launched: Launch, folder: Path, workspace: Path, valkey_url: str
+async def test_the_agents_environment_has_what_is_allowed_and_what_the_run_gives(
+    redis: Redis, launched: Launch, folder: Path, workspace: Path, valkey_url: str
 ) -> None:
-    """Of the guard that starts it too: every process of the turn is looked at."""
+    """Of the guard that starts it too: every process of the turn is looked at.
+
+    `redis`: empty at first, or the server would take up what runs other tests have left, and have no slot for this one.
+    """
     own = {name: value.replace("{folder}", str(folder)) for name, value in CANARIES.items()}
     server = launched(**own, REDIS_URL=valkey_url, OPENAI_API_KEY="for-the-agent", LC_ALL="C.UTF-8", SHLVL="7")
     code = """

@@ -13,7 +13,7 @@ import pytest
 from cody.tokens import Caller
 from server.auth import LINK_LIFETIME_S, MAX_LINKS, SESSION_LIFETIME_S, Sessions, Unauthorized
 from tests.security.asking import START
-from tests.server.cody_server import CodyServer
+from tests.server.cody_server import DEADLINE_S, CodyServer
 
 UNKNOWN = "/api/runs/6f2c1a52-7c62-4bde-9b53-25a1a6b1c111"
 WEBSOCKET = {
@@ -50,7 +50,7 @@ def test_a_link_becomes_a_session_once(server: CodyServer, client: httpx2.Client
     assert (made["httponly"], made["samesite"], made["path"], made["domain"]) == (True, "Strict", "/", "")
     assert int(made["max-age"]) == SESSION_LIFETIME_S
     assert stranger.get("/api/runs").status_code == 200
-    with httpx2.Client(base_url=server.url) as second:
+    with httpx2.Client(base_url=server.url, timeout=DEADLINE_S) as second:
         again = second.get(url)
         assert again.status_code == 401
         assert "used already" in again.json()["error"]["message"]
@@ -120,10 +120,10 @@ def test_a_session_ends_when_it_is_left_and_with_its_token(
     left = browser.post("/api/session/leave", headers={"Origin": server.url})
     assert left.status_code == 204
     assert "max-age=0" in left.headers["set-cookie"].lower()
-    assert httpx2.get(f"{server.url}/api/runs", cookies=kept).status_code == 401
+    assert httpx2.get(f"{server.url}/api/runs", cookies=kept, timeout=DEADLINE_S).status_code == 401
     token = client.post("/api/tokens", json={"name": "screen", "scope": "read"}).json()["token"]
     bearer = {"Authorization": f"Bearer {token}"}
-    with httpx2.Client(base_url=server.url) as other:
+    with httpx2.Client(base_url=server.url, timeout=DEADLINE_S) as other:
         other.get(other.post("/api/session/link", headers=bearer).json()["url"])
         assert other.get("/api/runs").status_code == 200
         assert other.post(f"{UNKNOWN}/cancel", headers={"Origin": server.url}).status_code == 403
@@ -134,13 +134,13 @@ def test_a_session_ends_when_it_is_left_and_with_its_token(
 def test_nobody_can_choose_a_session(server: CodyServer, client: httpx2.Client) -> None:
     """A value planted in the browser before the sign-in is no session, neither before nor after."""
     name = f"cody_session_{server.port}"
-    with httpx2.Client(base_url=server.url, cookies={name: "planted-by-someone-else"}) as victim:
+    with httpx2.Client(base_url=server.url, cookies={name: "planted-by-someone-else"}, timeout=DEADLINE_S) as victim:
         assert victim.get("/api/runs").status_code == 401
         entered = victim.get(link(client))
         cookie: SimpleCookie = SimpleCookie(entered.headers["set-cookie"])
         assert cookie[name].value != "planted-by-someone-else"
     planted = {"Cookie": f"{name}=planted-by-someone-else"}
-    assert httpx2.get(f"{server.url}/api/runs", headers=planted).status_code == 401
+    assert httpx2.get(f"{server.url}/api/runs", headers=planted, timeout=DEADLINE_S).status_code == 401
 
 
 def test_the_cookie_of_another_port_or_a_second_one_is_no_session(
@@ -151,14 +151,14 @@ def test_the_cookie_of_another_port_or_a_second_one_is_no_session(
     name = f"cody_session_{server.port}"
 
     def status(cookie: str) -> int:
-        return httpx2.get(f"{server.url}/api/runs", headers={"Cookie": cookie}).status_code
+        return httpx2.get(f"{server.url}/api/runs", headers={"Cookie": cookie}, timeout=DEADLINE_S).status_code
 
     assert status(f"{name}={value}") == 200
     assert status(f"cody_session_{server.port + 1}={value}") == 401
     assert status(f"{name}={value}x") == 401
     assert status(f'{name}="{value}; {name}={value}') == 401
     two = [("Cookie", f"{name}={value}"), ("Cookie", f"{name}=other")]
-    assert httpx2.get(f"{server.url}/api/runs", headers=two).status_code == 401
+    assert httpx2.get(f"{server.url}/api/runs", headers=two, timeout=DEADLINE_S).status_code == 401
     for first, second in ((value, "other"), ("other", value), (value, value), (value, "")):
         assert status(f"{name}={first}; {name}={second}") == 401
     assert status(f"{name.upper()}={value}") == 401
@@ -177,7 +177,7 @@ def test_cookies_of_other_programs_on_this_machine_keep_nobody_out(
     own = f"cody_session_{server.port}={value}"
     for cookies in (f"{other}; {own}", f"{own}; {other}", f"{other};{own};{other}", f"a=b; {other}; {own} ; c=d"):
         headers = {b"Cookie": cookies.strip().encode()}
-        assert httpx2.get(f"{server.url}/api/runs", headers=headers).status_code == 200, cookies
+        assert httpx2.get(f"{server.url}/api/runs", headers=headers, timeout=DEADLINE_S).status_code == 200, cookies
 
 
 @pytest.mark.parametrize(

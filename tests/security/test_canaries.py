@@ -102,6 +102,8 @@ async def test_no_answer_and_no_file_of_the_server_has_a_secret(
         asked += [f"/api/v2/responses/{response_id}", f"/api/v2/stream/{response_id}", "/api/v2/threads"]
         search = f"/api/search?q={quote('plain')}"
         await eventually(lambda: client.get(search).json()["hits"], "the archive has the run")
+        answer_of_turn = f"/api/v2/responses/{response_id}"
+        await eventually(lambda: client.get(answer_of_turn).json().get("status") == "complete", "and the turn's answer")
         asked.append(search)
         for path in asked:
             answer = client.get(path)

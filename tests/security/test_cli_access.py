@@ -13,7 +13,7 @@ import pytest
 from cody.cli import access_commands, exits
 from cody.contracts.audit import TokenScope
 from tests.cli.command_line import CommandLine
-from tests.server.cody_server import CodyServer
+from tests.server.cody_server import DEADLINE_S, CodyServer
 
 
 @pytest.fixture
@@ -22,7 +22,8 @@ def cody(server: CodyServer, tmp_path: Path) -> CommandLine:
 
 
 def status(server: CodyServer, token: str) -> int:
-    return httpx2.get(f"{server.url}/api/runs", headers={"Authorization": f"Bearer {token}"}).status_code
+    bearer = {"Authorization": f"Bearer {token}"}
+    return httpx2.get(f"{server.url}/api/runs", headers=bearer, timeout=DEADLINE_S).status_code
 
 
 def test_the_scopes_to_choose_from_are_those_of_the_contract() -> None:
@@ -78,7 +79,7 @@ def test_the_audit_log_is_shown(cody: CommandLine) -> None:
 def test_dashboard_prints_a_link_that_lets_a_browser_in(server: CodyServer, cody: CommandLine, tmp_path: Path) -> None:
     url = cody("dashboard").stdout.strip()
     assert url.startswith(f"{server.url}/enter?code=")
-    with httpx2.Client() as browser:
+    with httpx2.Client(timeout=DEADLINE_S) as browser:
         assert browser.get(url).headers["location"] == "/"
         assert browser.get(f"{server.url}/api/runs").status_code == 200
     program = tmp_path / "browser"

@@ -11,6 +11,8 @@ import pytest
 from cody.tokens import Caller, TokenStore
 from server.auth import SESSION_LIFETIME_S, Sessions, Unauthorized
 from server.kept_sessions import FILE, MAX_BYTES, SessionFile
+from tests.pipeline.wire_server import reserved_port
+from tests.server.cody_server import DEADLINE_S
 from tests.server.conftest import Launch
 
 PORT = 1
@@ -149,25 +151,25 @@ def test_a_session_that_ends_while_nothing_can_be_written_does_not_come_back(
 
 
 def test_a_browser_stays_signed_in_over_a_restart_of_a_real_server(launched: Launch) -> None:
-    first = launched()
-    with httpx2.Client() as browser:
+    with reserved_port() as port, httpx2.Client(timeout=DEADLINE_S) as browser:
+        first = launched(port=port)
         with first.client() as cli:
             browser.get(cli.post("/api/session/link", json={}).json()["url"])
         assert browser.get(f"{first.url}/api/runs").status_code == 200
         first.process.kill()
         first.wait()
-        second = launched(port=first.port)
+        second = launched(port=port)
         assert browser.get(f"{second.url}/api/runs").status_code == 200
         origin = {"Origin": second.url, "Content-Type": "application/json"}
         assert browser.post(f"{second.url}/api/session/leave", headers=origin, content=b"{}").status_code == 204
         assert second.end() == 0
-        third = launched(port=first.port)
+        third = launched(port=port)
         assert browser.get(f"{third.url}/api/runs").status_code == 401
 
 
 def test_a_token_that_another_process_takes_back_ends_its_browsers_at_once(launched: Launch) -> None:
     server = launched()
-    with server.client() as cli, httpx2.Client() as browser:
+    with server.client() as cli, httpx2.Client(timeout=DEADLINE_S) as browser:
         bearer = {
             "Authorization": f"Bearer {cli.post('/api/tokens', json={'name': 'pc', 'scope': 'read'}).json()['token']}"
         }

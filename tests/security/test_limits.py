@@ -33,9 +33,9 @@ from tests.server.cody_server import DEADLINE_S, CodyServer, OwnedRun
 
 Eventually = Callable[..., Awaitable[None]]
 
-HASTE_S = 2.0
+HASTE_S = 5.0
 """Long enough that a busy machine has read what was sent at once; all requests below wait for it at the same time."""
-KEEPALIVE_S = 1.5
+KEEPALIVE_S = 3.0
 
 
 def test_one_caller_is_slowed_down_and_others_are_not() -> None:
@@ -91,6 +91,7 @@ async def hasty_server(
         config = ServerConfig(
             app, on_connections=lambda count: None, request_deadline_s=HASTE_S, max_connections=max_connections
         )
+        config.timeout_keep_alive = DEADLINE_S  # a connection that waits between two requests stays open
         server = HttpServer(config)
         task = asyncio.create_task(server.serve(sockets=[bound]))
         await server.ready.wait()
@@ -104,6 +105,10 @@ async def hasty_server(
             await task
 
 
+def connected(port: int, headers: dict[str, str]) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=DEADLINE_S)
+
+
 async def test_too_many_requests_are_429_and_say_when_to_come_back(
     valkey_url: str, redis: Redis, tmp_path: Path
 ) -> None:
@@ -113,13 +118,13 @@ async def test_too_many_requests_are_429_and_say_when_to_come_back(
 
         async def asks(name: str) -> list[httpx2.Response]:
             bearer = {"Authorization": f"Bearer {tokens.create(name, 'read')}"}
-            async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=bearer) as http:
+            async with connected(port, bearer) as http:
                 return [await http.get("/api/runs") for _ in range(4)]
 
         *answered, refused = await asks("busy")
         assert [one.status_code for one in answered] == [200] * 3
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_requests")
-        assert 90 <= int(refused.headers["retry-after"]) <= 100
+        assert 70 <= int(refused.headers["retry-after"]) <= 100
         assert [one.status_code for one in await asks("another")] == [200] * 3 + [429]
 
 
@@ -130,7 +135,7 @@ async def test_a_stream_too_many_is_429_and_one_that_ended_counts_no_more(
     path = f"/api/runs/{run.run_id}/stream"
     async with (
         hasty_server(valkey_url, tmp_path / "s", limits=Limits(streams=1)) as (port, token),
-        httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {token}"}) as http,
+        connected(port, {"Authorization": f"Bearer {token}"}) as http,
     ):
 
         async def status() -> int:
@@ -166,9 +171,8 @@ async def test_a_file_too_many_is_429_and_one_that_was_sent_counts_no_more(
 ) -> None:
     state_dir = tmp_path / "s"
     async with hasty_server(valkey_url, state_dir, answers=1) as (port, token):
-        base, bearer = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {token}"}
         other = {"Authorization": f"Bearer {TokenStore(state_dir).create('other', 'read')}"}
-        async with httpx2.AsyncClient(base_url=base, headers=bearer) as http:
+        async with connected(port, {"Authorization": f"Bearer {token}"}) as http:
             path = await long_file(http, redis, state_dir, make_workspace(tmp_path / "repo"), eventually, what)
             async with http.stream("GET", path) as first:
                 assert first.status_code == 200
@@ -238,17 +242,25 @@ async def test_a_stream_and_a_long_answer_outlast_the_deadline(
     """Only the asking is bounded."""
     run = await OwnedRun.create(redis)
     assert 2 * KEEPALIVE_S > HASTE_S
-    async with hasty_server(valkey_url, tmp_path / "s") as (port, token):
-        headers = {"Authorization": f"Bearer {token}"}
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers) as http:
-            async with http.stream("GET", f"/api/runs/{run.run_id}/stream") as answer:
-                seen = b""
-                async for part in answer.aiter_raw():
-                    seen += part
-                    if seen.count(b":keepalive") == 2 and run.last_seq == 1:
-                        await run.add(1)
-                        await run.complete()
-            assert seen.endswith(b"data: [DONE]\n\n")
+    async with (
+        hasty_server(valkey_url, tmp_path / "s") as (port, token),
+        connected(port, {"Authorization": f"Bearer {token}"}) as http,
+        http.stream("GET", f"/api/runs/{run.run_id}/stream") as answer,
+    ):
+        seen = b""
+        async for part in answer.aiter_raw():
+            seen += part
+            if seen.count(b":keepalive") >= 2 and run.last_seq == 1:
+                await run.add(1)
+                await run.complete()
+        assert seen.endswith(b"data: [DONE]\n\n")
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
+    """Also one that was reset, as is who has sent something when it is turned away."""
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
 
 
 async def test_strangers_do_not_take_the_open_files_that_runs_need(
@@ -263,8 +275,7 @@ async def test_strangers_do_not_take_the_open_files_that_runs_need(
         async def answer() -> bytes:
             """Of a connection that stays open; empty when it was closed at once."""
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            held.push_async_callback(writer.wait_closed)
-            held.callback(writer.close)
+            held.push_async_callback(closed, writer)
             with contextlib.suppress(ConnectionError):
                 writer.write(request)
                 return await reader.read(100)

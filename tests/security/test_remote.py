@@ -142,7 +142,7 @@ def test_a_link_leads_to_the_name_that_it_was_asked_by_and_its_cookie_goes_no_ot
         assert (made["secure"], made["httponly"], made["samesite"]) == (True, True, "Strict")
         plain = client.post("/api/session/link", headers={"Host": f"localhost:{remote.port}"}).json()["url"]
         assert plain.startswith(f"{remote.url}/enter?code=")
-        assert "secure" not in httpx2.get(plain).headers["set-cookie"].lower()
+        assert "secure" not in httpx2.get(plain, timeout=DEADLINE_S).headers["set-cookie"].lower()
 
 
 def test_on_all_addresses_of_both_kinds(launched: Launch) -> None:

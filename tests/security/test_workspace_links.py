@@ -142,14 +142,16 @@ def test_the_folder_that_is_worked_in_is_the_one_that_was_allowed(
     config = RunConfig(working_dir=str(link))
     found: list[Path] = []
     refused: list[str] = []
+    turned_later = False
     with swapping(swap):
-        while len(found) < 100 or len(refused) < 100 or len(found) + len(refused) < 2_000:
+        # Also until it has turned after the first look: what is refused then is not called by its link.
+        while not turned_later or len(found) < 100 or len(refused) < 100 or len(found) + len(refused) < 2_000:
             try:
                 found.append(located(config, "current-epic", settings).working_dir)
             except Forbidden as error:
                 refused.append(error.message)
+                turned_later = turned_later or str(link) not in error.message
     assert set(found) == {root / "repo"}
-    assert any(str(link) not in message for message in refused), "it never turned after the first look"
 
 
 @pytest.mark.parametrize("asked", ["prompt", "codys-log.md", "decision-log.md"])
@@ -206,7 +208,8 @@ def test_no_moment_is_left_in_which_a_link_on_the_way_is_followed(tmp_path: Path
 
     read: dict[bytes | type[OSError], int] = {}
     with swapping(swap):
-        while read.get(b"own", 0) < 200 or sum(read.values()) < 3_000:
+        # Also until the swap was met.
+        while read.get(b"own", 0) < 200 or sum(read.values()) < 3_000 or len(read) == 1:
             found: bytes | type[OSError]
             try:
                 with opened(real / "log.md") as file:
@@ -214,6 +217,4 @@ def test_no_moment_is_left_in_which_a_link_on_the_way_is_followed(tmp_path: Path
             except OSError as error:
                 found = type(error)
             read[found] = read.get(found, 0) + 1
-    assert b"own" in read
     assert b"someone else's" not in read
-    assert len(read) > 1, "the swap was never met"

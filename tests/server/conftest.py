@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from tests.server.cody_server import CodyServer, launch, running_server
+from tests.server.cody_server import PATIENT, CodyServer, launch, running_server
 
 Launch = Callable[..., CodyServer]
 
@@ -19,7 +19,7 @@ Launch = Callable[..., CodyServer]
 @pytest.fixture(scope="module")
 def server() -> Iterator[CodyServer]:
     """A server that the tests of a module share."""
-    with running_server("server") as started:
+    with running_server("server", **PATIENT) as started:
         yield started
 
 
@@ -52,7 +52,7 @@ def launched(folder: Path) -> Iterator[Launch]:
     started: list[CodyServer] = []
 
     def start(*flags: str, **options: Any) -> CodyServer:
-        one = launch(folder, *flags, **options)
+        one = launch(folder, *flags, **PATIENT | options)
         started.append(one)
         return one
 

@@ -14,7 +14,7 @@ import pytest
 from cody.contracts.responses import Response
 from tests.conftest import Wait
 from tests.pipeline.wire_server import WireServer, sse
-from tests.server.cody_server import CodyServer, launch
+from tests.server.cody_server import DEADLINE_S, CodyServer, launch
 
 KEY = "sk-test-0123456789"
 
@@ -100,4 +100,4 @@ def test_what_can_not_be_answered_is_refused(client: httpx2.Client, path: str, s
 
 def test_nobody_reads_without_a_token(server: CodyServer) -> None:
     for path in ("/api/search?q=a", f"/api/runs/{uuid.uuid4()}/export", "/api/v2/threads/x/export"):
-        assert httpx2.get(f"{server.url}{path}").status_code == 401
+        assert httpx2.get(f"{server.url}{path}", timeout=DEADLINE_S).status_code == 401

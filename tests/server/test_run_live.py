@@ -12,6 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.conftest import Wait
 from tests.server.cody_server import CodyServer
 from tests.server.conftest import Launch
 
@@ -58,8 +59,8 @@ def events(answer: httpx2.Response) -> Iterator[dict[str, Any]]:
             yield json.loads(line.removeprefix("data: "))
 
 
-def test_a_run_is_accepted_at_once_and_seen_while_it_works(
-    server: CodyServer, client: httpx2.Client, workspace: Path, body: dict[str, Any]
+async def test_a_run_is_accepted_at_once_and_seen_while_it_works(
+    server: CodyServer, client: httpx2.Client, workspace: Path, body: dict[str, Any], eventually: Wait
 ) -> None:
     accepted = client.post("/api/runs/continuous", json=body)
     # The agent is held up until a file is there: the answer can't have waited for its end.
@@ -75,7 +76,7 @@ def test_a_run_is_accepted_at_once_and_seen_while_it_works(
             if wanted <= {one["type"] for one in seen}:
                 break
         assert "turn_completed" not in {one["type"] for one in seen}
-        assert client.get(f"/api/runs/{run_id}").json()["subscribers"] == 1
+        await eventually(lambda: client.get(f"/api/runs/{run_id}").json()["subscribers"] == 1)
         (workspace / "go").touch()
         seen += live
     assert [one["seq"] for one in seen] == list(range(1, len(seen) + 1))

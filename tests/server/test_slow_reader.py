@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -53,12 +54,14 @@ class Running:
 
 
 @asynccontextmanager
-async def serving(valkey_url: str, state_dir: Path, *, send_deadline_s: float) -> AsyncIterator[Running]:
+async def serving(
+    valkey_url: str, state_dir: Path, *, send_deadline_s: float, keepalive_s: float = 0.2
+) -> AsyncIterator[Running]:
     settings = load_settings(state_dir=state_dir, redis_url=valkey_url, idle_exit_s=None)
     async with RunService.open(settings) as service:
         bound = bound_socket("127.0.0.1", 0)
         site = Site("127.0.0.1", bound.getsockname()[1])
-        streams = OpenStreams(service, keepalive_s=0.2, send_deadline_s=send_deadline_s)
+        streams = OpenStreams(service, keepalive_s=keepalive_s, send_deadline_s=send_deadline_s)
         app = build_app(service, site, streams, settings)
         server = HttpServer(ServerConfig(app, on_connections=lambda count: None))
         task = asyncio.create_task(server.serve(sockets=[bound]))
@@ -94,6 +97,7 @@ async def test_who_does_not_read_is_cut_off_and_others_get_everything(
             # What the kernel took, and no more: the rest was never read from Redis for this client.
             assert running.streams.events_sent < EVENTS
             before = running.streams.events_sent
+            running.streams.send_deadline_s = DEADLINE_S  # for one who reads, however slow this machine is
             await run.complete()
             async with httpx2.AsyncClient(
                 base_url=running.site.url, timeout=DEADLINE_S, headers=running.auth
@@ -102,6 +106,27 @@ async def test_who_does_not_read_is_cut_off_and_others_get_everything(
             assert answer.content.endswith(b"data: [DONE]\n\n")
             assert answer.content.count(b'"type":"warning"') == EVENTS
             assert running.streams.events_sent - before == EVENTS + 2
+
+
+async def test_a_process_that_stood_still_counts_who_was_cut_off_once(
+    valkey_url: str, redis: Redis, tmp_path: Path, eventually: Eventually
+) -> None:
+    """Then the deadline of the stream and the keepalive behind it come in the same moment, and both find it overdue."""
+    run = await OwnedRun.create(redis)
+    await run.add(EVENTS, text_bytes=EVENT_BYTES)
+    async with serving(valkey_url, tmp_path, send_deadline_s=2, keepalive_s=3) as running:
+        with stalled_client(running, run):
+            seen = -1
+
+            def is_full() -> bool:
+                nonlocal seen
+                before, seen = seen, running.streams.events_sent
+                return 0 < seen == before and all(one.is_stuck for one in running.connections())
+
+            await eventually(is_full)
+            time.sleep(4)
+            await eventually(lambda: running.streams.count == 0)
+            assert running.streams.cut_off == 1
 
 
 async def test_a_reader_that_was_cut_off_can_go_on_where_it_was(
@@ -115,6 +140,7 @@ async def test_a_reader_that_was_cut_off_can_go_on_where_it_was(
             raw = await asyncio.to_thread(_what_came, connection)
         whole = raw[: raw.rindex(b"\n\n")]
         cursor = whole[whole.rindex(b"id: ") :].split(b"\n")[0].removeprefix(b"id: ").decode()
+        running.streams.send_deadline_s = DEADLINE_S
         await run.complete()
         async with httpx2.AsyncClient(base_url=running.site.url, timeout=DEADLINE_S, headers=running.auth) as client:
             answer = await client.get(f"/api/runs/{run.run_id}/stream", headers={"Last-Event-ID": cursor})

@@ -60,8 +60,8 @@ class Reader:
         self.raw = b""
 
     def until(self, marker: bytes) -> bytes:
-        """Everything so far, once it has the marker."""
-        while marker not in self.raw:
+        """Everything so far, once it has the marker, and the frame that the marker is in whole."""
+        while b"\n\n" not in self.raw[self.raw.find(marker) :]:
             self.raw += next(self._chunks)
         return self.raw
 
@@ -203,8 +203,8 @@ async def test_events_trimmed_under_a_reader_end_its_stream_with_an_error(
 ) -> None:
     """The reader stalls with 40 MB before it, and what it has not read yet is trimmed."""
     await run.add(20_000, text_bytes=2_000)
-    with Stalled(server, path(run)) as reader:
-        await eventually(lambda: reader.is_full(client), "nothing more is sent")
+    with Stalled(server, path(run), client) as reader:
+        await eventually(reader.is_full, "nothing more is sent")
         await store.xtrim(keys.events(run.run_id), maxlen=5, approximate=False)
         raw = await asyncio.to_thread(reader.drain)
     found = seqs(raw)
@@ -220,11 +220,13 @@ async def test_events_trimmed_under_a_reader_end_its_stream_with_an_error(
 class Stalled:
     """A client that asks for a stream and then does not read."""
 
-    def __init__(self, server: CodyServer, path: str) -> None:
+    def __init__(self, server: CodyServer, path: str, metrics: httpx2.Client) -> None:
+        """`metrics`: another client, that asks how many events were sent. To nobody else anything is sent meanwhile."""
+        self._metrics = metrics
+        self._sent_to_others = self._sent_before = self._sent()
         self._socket = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S)
         head = f"GET {path} HTTP/1.1\r\nHost: localhost:{server.port}\r\n{server.auth_line}"
         self._socket.sendall(f"{head}Connection: close\r\n\r\n".encode())
-        self._sent_before = -1.0
 
     def __enter__(self) -> Stalled:
         return self
@@ -232,13 +234,15 @@ class Stalled:
     def __exit__(self, *error: object) -> None:
         self._socket.close()
 
-    def is_full(self, client: httpx2.Client) -> bool:
+    def is_full(self) -> bool:
         """Something was sent, and since the last look nothing more."""
-        (line,) = [
-            one for one in client.get("/metrics").text.splitlines() if one.startswith("cody_stream_events_sent_total ")
-        ]
-        before, self._sent_before = self._sent_before, float(line.split()[1])
-        return 0 < self._sent_before == before
+        before, self._sent_before = self._sent_before, self._sent()
+        return self._sent_to_others < self._sent_before == before
+
+    def _sent(self) -> float:
+        lines = self._metrics.get("/metrics").text.splitlines()
+        (line,) = [one for one in lines if one.startswith("cody_stream_events_sent_total ")]
+        return float(line.split()[1])
 
     def drain(self) -> bytes:
         """Read to the end, without the chunks' lengths."""
@@ -257,8 +261,7 @@ async def test_subscribers_are_counted_while_they_are_there(
 
     assert subscribers() == 0
     first, second = read(path(run)), read(path(run))
-    await eventually(lambda: subscribers() == 2)
-    assert open_streams(client) == 2
+    await eventually(lambda: subscribers() == 2 == open_streams(client))
     first.close()
     await eventually(lambda: subscribers() == 1)
     second.close()
@@ -290,7 +293,7 @@ async def test_many_readers_each_get_everything(run: OwnedRun, server: CodyServe
         async with client.stream("GET", path(run)) as answer:
             async for chunk in answer.aiter_raw():
                 raw += chunk
-                if b'"seq":2001,' in raw:
+                if b'"seq":2001,' in raw and raw.endswith(b"\n\n"):  # its frame has come whole
                     return seqs(raw)
         raise AssertionError("the stream ended early")
 

@@ -40,6 +40,11 @@ async def complete(http: httpx2.AsyncClient, eventually: Wait, response_id: str)
     await eventually(is_complete)
 
 
+async def exported(collector: Collector, eventually: Wait, *names: str) -> None:
+    """The collector has spans with all these names: a process that ends waits for its last ones for some seconds only."""
+    await eventually(lambda: set(names) <= {span.name for span in collector.spans}, f"spans {names}")
+
+
 def writes_below(spans: list[Seen], top: Seen) -> list[Seen]:
     """SQL writes whose way up leads to `top`."""
     known = {span.span_id: span for span in spans}
@@ -62,6 +67,8 @@ async def test_one_trace_runs_from_the_request_to_the_row(tmp_path: Path, eventu
                     response_id = begun.json()["runId"]
                     await complete(http, eventually, response_id)
                     stream = await http.get(f"/api/v2/stream/{response_id}")
+                    own = "POST /api/v2/submit", "GET /api/v2/stream/{run_id}", "response.stream"
+                    await exported(collector, eventually, *own, "model.answer", "response.project")
             finally:
                 await asyncio.to_thread(server.discard)
     request = collector.one("POST /api/v2/submit")
@@ -93,6 +100,7 @@ async def test_the_tools_of_an_answer_are_in_its_trace(tmp_path: Path, eventuall
                 async with connected(server) as http:
                     begun = await http.post("/api/v2/submit", json={**asked, **tools})
                     await complete(http, eventually, begun.json()["runId"])
+                    await exported(collector, eventually, "model.answer")
             finally:
                 await asyncio.to_thread(server.discard)
     answer = collector.one("model.answer")
@@ -121,6 +129,7 @@ async def test_one_trace_runs_from_a_turn_to_its_rows(tmp_path: Path, eventually
                     return "run_completed" in (await http.get(f"{run}/export")).text
 
                 await eventually(is_archived)
+                await exported(collector, eventually, "run.turn", "response.project", "run.project")
         finally:
             await asyncio.to_thread(server.discard)
     made = collector.one("run.turn")

@@ -16,13 +16,16 @@ def stay() -> None:
 
 
 def child(ready: int, *, session: bool, daemon: bool) -> None:
-    if os.fork() == 0:
+    pid = os.fork()
+    if pid == 0:
         if session:
             os.setsid()
         if daemon and os.fork() > 0:
             os._exit(0)
         os.write(ready, b"x")
         stay()
+    if daemon:
+        os.waitpid(pid, 0)  # the one in between
 
 
 def main(words: list[str]) -> None:

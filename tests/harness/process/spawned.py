@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import sys
+import termios
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -70,6 +72,11 @@ class Agent:
             deadline=deadline,
         )
         return self.process
+
+    async def deadline(self, soft_ns: int, hard_ns: int) -> None:
+        """Sets a deadline; returns when the guard has it."""
+        self.process.extend_deadline(soft_ns, hard_ns)
+        await until(lambda: not any(fcntl.ioctl(self.process._control, termios.FIONREAD, bytes(4))))
 
     async def ready(self) -> None:
         await until(lambda: b"ready\n" in self.stdout)

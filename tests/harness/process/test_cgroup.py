@@ -104,7 +104,7 @@ async def test_a_sweep_finds_by_run_and_fence_what_carries_no_marker(guard_id: s
         assert hidden not in [process.pid for process in marked([f"CODY_RUN_ID={guard_id}".encode()])]
         assert hidden not in await sweep({"CODY_RUN_ID": guard_id, "CODY_FENCE": "12"})
         assert hidden not in await sweep({"CODY_RUN_ID": guard_id, "CODY_FENCE": "1", "OTHER": "1"})
-        assert state(hidden) == "S"
+        assert state(hidden) not in ("", "Z")
         os.kill(agent.process.guard_pid, signal.SIGSTOP)
         assert (hidden in await sweep({"CODY_RUN_ID": guard_id})) == grouped
         assert (state(hidden) in ("", "Z")) == grouped

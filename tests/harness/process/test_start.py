@@ -112,7 +112,7 @@ def test_says_why_an_agent_cannot_start(
         assert says.replace("{tmp}", str(tmp_path)) in caught.value.message
         assert caught.value.code == "agent_start_failed"
         assert caught.value.details["errno"] == errno
-        await until(lambda: len(os.listdir("/proc/self/fd")) == descriptors)
+        await until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
 
     run(main())
 

@@ -14,6 +14,9 @@ import pytest
 from harness.process import sweep
 from tests.harness.process.spawned import AGENTS, PATH, ROOT, TREE, Agent, alive, state, until
 
+FAR_ENOUGH = [8, 8.2]
+"""Until this deadline an agent is started and its supervisor frozen, also by a machine that stands still for a moment."""
+
 
 async def test_sweep_ends_exactly_what_carries_all_of_the_marker(guard_id: str) -> None:
     def start(fence: str) -> subprocess.Popen[bytes]:
@@ -85,7 +88,7 @@ async def test_nothing_survives_a_killed_supervisor(guard_id: str) -> None:
 
 
 async def test_a_frozen_supervisors_agent_is_dead_before_it_is_thawed(guard_id: str) -> None:
-    with Supervisor(guard_id, (*TREE, "ignore-term"), deadline_s=[1.5, 1.7]) as supervisor:
+    with Supervisor(guard_id, (*TREE, "ignore-term"), deadline_s=FAR_ENOUGH) as supervisor:
         supervisor.hear("stdout")
         supervisor.popen.send_signal(signal.SIGSTOP)
         await until(lambda: not alive(guard_id))
@@ -95,7 +98,7 @@ async def test_a_frozen_supervisors_agent_is_dead_before_it_is_thawed(guard_id: 
 
 
 async def test_the_agent_is_dead_although_supervisor_and_guard_are_frozen(guard_id: str) -> None:
-    with Supervisor(guard_id, (*TREE, "ignore-term"), deadline_s=[1.5, 1.7]) as supervisor:
+    with Supervisor(guard_id, (*TREE, "ignore-term"), deadline_s=FAR_ENOUGH) as supervisor:
         pids = supervisor.hear("agent")
         supervisor.popen.send_signal(signal.SIGSTOP)
         os.kill(pids["guard"], signal.SIGSTOP)
