@@ -80,7 +80,7 @@ async def test_tab_goes_through_the_page_in_the_order_that_one_reads(
     await page.locator(".line").first.wait_for()
     await page.locator("#turn-1").wait_for()
     await page.get_by_role("button", name="Pause").wait_for()
-    order = []
+    order: list[str] = []
     while len(order) < 30 and "Events list" not in order:
         await page.keyboard.press("Tab")
         said = await page.evaluate(FOCUSED)

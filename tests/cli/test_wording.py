@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -75,7 +75,7 @@ def test_the_limit_of_turns_says_nothing_about_the_work() -> None:
     rows(event("turn_started", pid=1, responseId="r"), seen)
     for line, said in (("2 of 2 turns made", " of 2 turns"), ("1 of 1 turns made", " of 1 turn"), (None, " of turns")):
         # The events are of turn 2: in the second case a turn was cut off, which does not count.
-        ended = {"source": "max_turns", "line": line}
+        ended: dict[str, Any] = {"source": "max_turns", "line": line}
         assert shown(rows(event("completion_detected", **ended), seen)) == [f"· its limit{said} is reached"]
         assert shown(rows(event("run_completed", **ended), seen)) == [f"✔ run ended at its limit{said}"]
 

@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -160,7 +160,7 @@ async def test_what_redis_can_not_answer_is_not_lost(redis: Redis, valkey_url: s
         await redis.delete(keys.events(ids[1]))
     # A user who may not read one of the keys.
     name = f"reader-{uuid.uuid4()}"
-    await redis.execute_command("ACL", "SETUSER", name, "on", "nopass", "+@all", "~" + keys.events(ids[0]))
+    await cast("Any", redis).execute_command("ACL", "SETUSER", name, "on", "nopass", "+@all", "~" + keys.events(ids[0]))
     limited = connect(valkey_url)
     try:
         pool = limited.connection_pool
@@ -169,7 +169,7 @@ async def test_what_redis_can_not_answer_is_not_lost(redis: Redis, valkey_url: s
             await events.newest_ids(limited, ids)
     finally:
         await limited.aclose()
-        await redis.execute_command("ACL", "DELUSER", name)
+        await cast("Any", redis).execute_command("ACL", "DELUSER", name)
 
 
 @pytest.mark.parametrize(("field", "value"), [("workerStatus", "odd"), ("stats.turns", "x"), ("currentTurn", "-")])

@@ -66,6 +66,7 @@ async def test_everything_is_seen_while_the_turn_still_runs(
     await eventually(numbers_are_there)
     live = await service.records.snapshot(run.run_id)
     assert live.pid == run.of("turn_started")[0]["pid"]
+    assert live.pid is not None
     os.kill(live.pid, 0)
     (record,) = (await service.records.turns(run.run_id)).turns
     assert record.status == "running"

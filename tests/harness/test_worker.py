@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.asyncio import Redis
@@ -34,9 +34,9 @@ async def test_a_cancel_that_comes_with_the_slot_ends_a_run_that_waited(
         working = asyncio.create_task(worker.run())
         await eventually(lambda: len(slots._waiting) == 1)
         await control.request(redis, run.run_id, "cancel", reason=None, now="2026-01-01T00:00:00.000Z")
-        ((entry_id, _),) = await redis.xrange(keys.control(run.run_id))
+        ((entry_id, _),) = cast("list[tuple[bytes, Any]]", await redis.xrange(keys.control(run.run_id)))
         message = ControlMessage(entry_id.decode(), "cancel", "manual")
-        acts = [other.give_back, lambda: worker.control(message)]
+        acts: list[Callable[[], object]] = [other.give_back, lambda: worker.control(message)]
         for act in acts if slot_first else reversed(acts):
             act()
         await working

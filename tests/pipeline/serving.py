@@ -152,7 +152,7 @@ def shared_server(database_url: str | None = None, **environment: str) -> Iterat
         reserved_port() as anthropic,
         tempfile.TemporaryDirectory(prefix="cody-v2-") as folder,
     ):
-        wanted = {
+        wanted: dict[str, Any] = {
             **KEYS,
             "OPENAI_BASE_URL": f"http://127.0.0.1:{openai}",
             "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{anthropic}",

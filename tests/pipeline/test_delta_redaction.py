@@ -85,7 +85,7 @@ def test_what_was_held_back_comes_before_the_item_is_done() -> None:
 
 def test_a_delta_of_nothing_but_a_beginning_is_not_told_yet() -> None:
     start = ItemStart(item_id="i", item_type="message")
-    pieces = [ItemDelta(item_id="i", delta_content=piece) for piece in ("sk-", '"ä-', "very\n")]
+    pieces: list[Payload] = [ItemDelta(item_id="i", delta_content=piece) for piece in ("sk-", '"ä-', "very\n")]
     assert cleaned(start, *pieces) == [start]
     told = cleaned(start, *pieces, ItemDelta(item_id="i", delta_content="secret!"))
     assert text_of(told) == "[redacted:KEY]!"
@@ -93,10 +93,9 @@ def test_a_delta_of_nothing_but_a_beginning_is_not_told_yet() -> None:
 
 def test_a_secret_that_may_become_a_longer_one_waits_for_the_next_delta() -> None:
     cleaning = DeltaRedactor(Redactor([Secret("A", "abcdefgh"), Secret("B", "abcdefghijkl")]))
-    pieces = [ItemDelta(item_id="i", delta_content=piece) for piece in ("abcdefgh", "ijkl", " abcdefgh")]
-    told = [
-        one for payload in (ItemStart(item_id="i", item_type="message"), *pieces) for one in cleaning.clean(payload)
-    ]
+    payloads: list[Payload] = [ItemStart(item_id="i", item_type="message")]
+    payloads += [ItemDelta(item_id="i", delta_content=piece) for piece in ("abcdefgh", "ijkl", " abcdefgh")]
+    told = [one for payload in payloads for one in cleaning.clean(payload)]
     told += cleaning.clean(ItemDone(item_id="i", final_item=Message(id="i", content="")))
     assert text_of(told) == "[redacted:B] [redacted:A]"
 

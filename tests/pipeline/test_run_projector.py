@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 
 from cody.contracts.run_events import Custom, RunCompleted
 from cody.pipeline.archive import Archive, EventRow, RunBatch
-from cody.pipeline.run_projector import BATCH_BYTES, Pace, RunProjector
+from cody.pipeline.projecting import Pace
+from cody.pipeline.run_projector import BATCH_BYTES, RunProjector
 from cody.store import control, keys, runs
 from cody.store.archive_news import GROUP, ArchiveNews, Lag
 from cody.wall_clock import now_text

@@ -95,7 +95,10 @@ async def test_projectors_that_are_killed_again_and_again_archive_everything_onc
 
     async def work(run: LiveRun, may: asyncio.Semaphore) -> None:
         number = 0
-        while await may.acquire() and not stop.is_set():
+        while True:
+            await may.acquire()
+            if stop.is_set():
+                break
             number += 1
             await run.turn(number)
             await run.emit(*(answered(f"word{number} of {run.run_id}") for _ in range(20)))

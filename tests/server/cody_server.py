@@ -33,7 +33,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 TS = "2026-01-01T00:00:00.000Z"
 DEADLINE_S = 30
 LEASE_MS = 600_000
-PATIENT = {"CODY_LOCK_TTL_MS": "30000"}
+PATIENT: dict[str, Any] = {"CODY_LOCK_TTL_MS": "30000"}
 """For servers whose agents are not meant to lose their lease: by default one that stands still for 4 s may end a turn."""
 
 
@@ -180,7 +180,7 @@ def _empty_archive() -> bytes:
 
 
 @contextmanager
-def running_server(name: str, **environment: str) -> Iterator[CodyServer]:
+def running_server(name: str, **environment: Any) -> Iterator[CodyServer]:
     """A server in a folder of its own, until the block ends. `name`: what the folder is called by."""
     with tempfile.TemporaryDirectory(prefix=f"cody-{name}-") as folder:
         started = launch(Path(folder), **environment)
@@ -208,8 +208,8 @@ class OwnedRun:
         # Before there is the run: one that is free for a moment may be taken by a server that looks for such runs just then.
         await redis.set(keys.lock(run_id), worker_id, px=LEASE_MS)
         await runs.create(redis, run_id, epic_id="current-epic", config=config, now_ms=1_750_000_000_000)
-        fence = int(await redis.hincrby(keys.meta(run_id), "fence", 1))  # type: ignore[misc]  # redis-py's two-way types
-        await redis.hset(keys.meta(run_id), mapping={"workerId": worker_id, "host": "test"})  # type: ignore[misc]
+        fence = int(await redis.hincrby(keys.meta(run_id), "fence", 1))
+        await redis.hset(keys.meta(run_id), mapping={"workerId": worker_id, "host": "test"})
         return cls(redis, run_id, fence)
 
     async def add(self, count: int, *, text_bytes: int = 1) -> None:

@@ -9,7 +9,7 @@ import signal
 import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import psutil
@@ -191,7 +191,10 @@ async def test_a_cursor_older_than_what_is_kept_is_410_before_the_first_byte(
 
 async def test_a_cursor_beyond_the_newest_event_is_410_too(run: OwnedRun, store: Redis, client: httpx2.Client) -> None:
     """Redis was set back to an older state: what comes now would not go on from what the reader has."""
-    ids = [entry[0].decode() for entry in await store.xrange(keys.events(run.run_id))]
+    ids = [
+        entry_id.decode()
+        for entry_id, _ in cast("list[tuple[bytes, Any]]", await store.xrange(keys.events(run.run_id)))
+    ]
     answer = client.get(path(run), params={"from": "9999999999999-0"})
     assert answer.status_code == 410
     error = answer.json()["error"]

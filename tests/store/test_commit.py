@@ -48,7 +48,7 @@ async def test_events_meta_and_turn_are_written_together(redis: Redis) -> None:
     assert (answer.answer, answer.last_seq) == (Answer.OK, 4)
     assert await seqs(redis, run_id) == [1, 2, 3, 4]
     assert (await runs.fields(redis, run_id))["pid"] == "7"
-    assert await redis.hget(keys.turns(run_id), "1") == b"{}"  # type: ignore[misc]  # redis-py's two-way types
+    assert await redis.hget(keys.turns(run_id), "1") == b"{}"
 
 
 async def test_a_repeated_call_adds_nothing_twice(redis: Redis) -> None:
@@ -177,7 +177,7 @@ async def test_the_newest_turns_are_kept_and_those_that_the_archive_lacks(redis:
         for turn in turns:
             await commit(redis, run_id, fence=fence, first_seq=first, events=some(2), turn=(turn, b"{}"), keep_turns=10)
             first += 2
-        names: list[bytes] = await redis.hkeys(keys.turns(run_id))  # type: ignore[misc]  # redis-py's two-way types
+        names = await redis.hkeys(keys.turns(run_id))
         return sorted(int(name) for name in names)
 
     assert await make(range(1, 31)) == list(range(21, 31))  # nobody archives

@@ -103,7 +103,7 @@ class TcpProxy:
         """Whether that has come to who was connected, all of it in this process."""
         port = urlsplit(self.url).port
         return any(
-            one.status == psutil.CONN_CLOSE_WAIT and one.raddr and one.raddr.port == port
+            one.status == psutil.CONN_CLOSE_WAIT and one.raddr[1:] == (port,)
             for one in psutil.Process().net_connections("tcp")
         )
 

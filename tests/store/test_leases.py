@@ -67,7 +67,7 @@ async def test_only_the_owner_renews_and_releases(redis: Redis) -> None:
 
 async def test_a_run_that_has_ended_is_not_taken(redis: Redis) -> None:
     run_id = await new_run(redis)
-    await redis.hset(keys.meta(run_id), "status", "failed")  # type: ignore[misc]  # redis-py's two-way types
+    await redis.hset(keys.meta(run_id), "status", "failed")
     assert await take(redis, run_id, str(uuid.uuid4())) == Ended("failed")
     assert not await redis.exists(keys.lock(run_id))
     for key in keys.of_run(run_id):

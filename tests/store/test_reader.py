@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
 
 from cody.store.reader import BLOCK_MS, Entry, StreamReader
+
+Eventually = Callable[..., Awaitable[None]]
 
 READ_AT_ONCE_S = BLOCK_MS / 1000 * 0.75
 """Less than the time of one blocking read, with room for a machine that is slow."""
@@ -38,7 +40,9 @@ def key() -> str:
     return f"codi:api:run:{uuid.uuid4()}:ctl"
 
 
-async def test_entries_of_many_streams_arrive_once_and_in_order(valkey_url: str, redis: Redis, eventually) -> None:  # type: ignore[no-untyped-def]
+async def test_entries_of_many_streams_arrive_once_and_in_order(
+    valkey_url: str, redis: Redis, eventually: Eventually
+) -> None:
     names, seen = [key() for _ in range(5)], [Seen() for _ in range(5)]
     async with reading(valkey_url, redis) as reader:
         for name, one in zip(names, seen, strict=True):
@@ -50,8 +54,8 @@ async def test_entries_of_many_streams_arrive_once_and_in_order(valkey_url: str,
 
 
 async def test_a_stream_that_is_added_while_it_blocks_is_read_at_once(
-    valkey_url: str, redis: Redis, eventually
-) -> None:  # type: ignore[no-untyped-def]
+    valkey_url: str, redis: Redis, eventually: Eventually
+) -> None:
     quiet, late, seen = key(), key(), Seen()
     async with reading(valkey_url, redis) as reader:
         await reader.follow(quiet, "0-0", Seen().deliver)
@@ -61,7 +65,9 @@ async def test_a_stream_that_is_added_while_it_blocks_is_read_at_once(
         await eventually(lambda: seen.values == [1], deadline_s=READ_AT_ONCE_S)
 
 
-async def test_a_stream_that_is_no_longer_followed_is_silent(valkey_url: str, redis: Redis, eventually) -> None:  # type: ignore[no-untyped-def]
+async def test_a_stream_that_is_no_longer_followed_is_silent(
+    valkey_url: str, redis: Redis, eventually: Eventually
+) -> None:
     left, kept = key(), key()
     gone, seen = Seen(), Seen()
     async with reading(valkey_url, redis) as reader:
@@ -75,8 +81,8 @@ async def test_a_stream_that_is_no_longer_followed_is_silent(valkey_url: str, re
 
 
 async def test_a_key_of_another_type_is_left_and_told_and_the_others_are_read(
-    valkey_url: str, redis: Redis, eventually
-) -> None:  # type: ignore[no-untyped-def]
+    valkey_url: str, redis: Redis, eventually: Eventually
+) -> None:
     harmed, well, seen, broken = key(), key(), Seen(), list[str]()
     reader = StreamReader(valkey_url, redis, str(uuid.uuid4()), broken.append)
     task = asyncio.create_task(reader.run())
@@ -94,7 +100,9 @@ async def test_a_key_of_another_type_is_left_and_told_and_the_others_are_read(
     assert broken == [harmed]
 
 
-async def test_killed_connections_lose_and_repeat_nothing(valkey_url: str, redis: Redis, eventually) -> None:  # type: ignore[no-untyped-def]
+async def test_killed_connections_lose_and_repeat_nothing(
+    valkey_url: str, redis: Redis, eventually: Eventually
+) -> None:
     name, seen = key(), Seen()
     async with reading(valkey_url, redis) as reader:
         await reader.follow(name, "0-0", seen.deliver)
@@ -107,8 +115,8 @@ async def test_killed_connections_lose_and_repeat_nothing(valkey_url: str, redis
 
 
 async def test_a_stream_that_comes_after_the_last_one_left_is_read_at_once(
-    valkey_url: str, redis: Redis, eventually
-) -> None:  # type: ignore[no-untyped-def]
+    valkey_url: str, redis: Redis, eventually: Eventually
+) -> None:
     # The read that was begun for the first stream is still blocked when the second one comes.
     first, second, seen = key(), key(), Seen()
     async with reading(valkey_url, redis) as reader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -20,7 +20,7 @@ async def record(redis: Redis, at_ms: int, *, epic_id: str = "e", status: RunSta
     run_id = str(uuid.uuid4())
     await runs.create(redis, run_id, epic_id=epic_id, config=RunConfig(working_dir="/r", max_turns=4), now_ms=at_ms)
     if status != "queued":
-        await redis.hset(keys.meta(run_id), "status", status)  # type: ignore[misc]  # redis-py's two-way types
+        await redis.hset(keys.meta(run_id), "status", status)
     return run_id
 
 
@@ -37,7 +37,7 @@ async def all_pages(redis: Redis, limit: int, **wanted: Any) -> list[str]:
 
 
 async def calls(redis: Redis) -> int:
-    info = cast("dict[str, Any]", await redis.info("stats"))
+    info = await redis.info("stats")
     return int(info["total_reads_processed"])
 
 
@@ -110,7 +110,7 @@ async def test_expired_runs_leave_the_listing(redis: Redis) -> None:
 
 async def test_a_run_with_corrupt_meta_is_left_out_and_named_when_asked_for(redis: Redis) -> None:
     bad, good = await record(redis, 2_000), await record(redis, 1_000)
-    await redis.hset(keys.meta(bad), "stats.turns", "many")  # type: ignore[misc]  # redis-py's two-way types
+    await redis.hset(keys.meta(bad), "stats.turns", "many")
     assert await all_pages(redis, 10) == [good]
     with pytest.raises(MetaCorrupt, match=bad):
         await runs.snapshot(redis, bad, now_ms=0)

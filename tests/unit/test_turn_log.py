@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cody.contracts.run_events import Stream
 from harness.turn_log import TurnLog
 
 CHUNKS = st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min_size=1, max_size=40)), max_size=60)
@@ -18,11 +18,11 @@ CHUNKS = st.lists(st.tuples(st.sampled_from(["stdout", "stderr"]), st.binary(min
 
 @given(CHUNKS)
 def test_it_holds_all_bytes_in_their_order_and_finds_each(
-    chunks: list[tuple[Literal["stdout", "stderr"], bytes]],
+    chunks: list[tuple[Stream, bytes]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = TurnLog(Path(folder) / "output.log")
-        sent: dict[str, bytes] = {"stdout": b"", "stderr": b""}
+        sent: dict[Stream, bytes] = {"stdout": b"", "stderr": b""}
         for stream, chunk in chunks:
             log.append(stream, chunk)
             sent[stream] += chunk
@@ -31,7 +31,7 @@ def test_it_holds_all_bytes_in_their_order_and_finds_each(
         assert log.size == len(raw)
         for stream, whole in sent.items():
             for offset in range(len(whole)):
-                at = log.offset_of(stream, offset)  # type: ignore[arg-type]  # the two literals
+                at = log.offset_of(stream, offset)
                 assert raw[at : at + 1] == whole[offset : offset + 1]
         log.close()
         log.close()
