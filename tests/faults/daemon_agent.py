@@ -1,4 +1,7 @@
-"""An agent with a double-forked setsid daemon that ignores SIGTERM; ends by itself when the file argv[1] is there."""
+"""An agent with a double-forked setsid daemon that ignores SIGTERM; ends by itself when the file argv[1] is there.
+
+With "hidden" behind it the daemon drops its environment, and its pid is told.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,20 @@ import sys
 import time
 
 
-def main(done: str) -> None:
+def main(done: str, kind: str = "") -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if os.fork() == 0:
         os.setsid()
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             for fd in (0, 1, 2):
                 os.close(fd)
+            if kind == "hidden":
+                os.execve("/bin/sleep", ["sleep", "600"], {})
             while True:
                 time.sleep(600)
+        if kind == "hidden":
+            os.write(1, b"hidden daemon %d\n" % pid)
         os._exit(0)
     os.wait()
     print("daemon started", flush=True)
@@ -27,4 +35,4 @@ def main(done: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

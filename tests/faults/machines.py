@@ -56,6 +56,13 @@ def agents(run_id: str) -> list[int]:
     return [pid for pid in marked(run_id) if pid not in found]
 
 
+def is_running(pid: int) -> bool:
+    """Whether the process is there, and no zombie."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] not in "ZX"
+    return False
+
+
 def parent(pid: int) -> int:
     """The parent's pid; 0 when the process is gone."""
     with contextlib.suppress(OSError):

@@ -42,6 +42,12 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("guard: kill -9", HOSTS.guard_killed, short=True),
     Scenario("guard and supervisor: SIGSTOP of both", HOSTS.guard_frozen_with_supervisor),
     Scenario("guard and supervisor: kill -9 of both, setsid daemon in the tree", HOSTS.guard_and_supervisor_killed),
+    Scenario(
+        "guard and supervisor: kill -9 of both, a daemon without its environment",
+        HOSTS.hidden_daemon_orphaned,
+        possible=HOSTS.can_have_groups,
+        needs="a control group (root, or one that is delegated)",
+    ),
     Scenario("agent: kill -9", HOSTS.agent_killed),
     Scenario("agent: guard killed in every turn (restart budget)", HOSTS.crash_loop),
     Scenario("Redis: kill -9, started again at once", REDIS.redis_killed, short=True),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
+import uuid
 from pathlib import Path
 
+from harness.cgroup import Cgroup, group_name, own_folder
 from tests.faults import evidence
-from tests.faults.machines import agents, guards, marked
+from tests.faults.machines import agents, guards, is_running, marked
 from tests.faults.stage import Measured, boottime_ns, stage, until
 
 DEFAULT_TTL_MS = 15_000
@@ -166,6 +169,42 @@ async def guard_and_supervisor_killed(seed: int) -> Measured:
         await run.end()
         found = await set_up.measure(run, fault_ns)
         return Measured(found.orphans, found.lost, found.duplicated, found.gaps, 0, (taken_ns - fault_ns) / 1e6)
+
+
+def can_have_groups() -> bool:
+    """Whether this machine lets agents have control groups."""
+    group = Cgroup.make(own_folder(), group_name({"CODY_GUARD_ID": str(uuid.uuid4())}))
+    return group is not None and group.remove()
+
+
+async def hidden_daemon_orphaned(seed: int) -> Measured:
+    """kill -9 of both, and a daemon that dropped its environment: its control group is what still tells of it."""
+    async with stage(seed) as set_up:
+        first = await set_up.machine("a", isolated=False)
+        agent = [sys.executable, "-I", "-S", str(DAEMON_AGENT), str(set_up.folder / "done0"), "hidden"]
+        run = await set_up.run(agent)
+
+        def daemons() -> list[int]:
+            said = " ".join(event["text"] for event in run.of("subprocess_output"))
+            return [int(pid) for pid in re.findall(r"hidden daemon (\d+)", said)]
+
+        await run.until(daemons, "the daemon's pid")
+        (hidden,) = daemons()
+        await until(lambda: hidden not in marked(run.run_id), "the daemon has dropped its environment")
+        (guard,) = guards(run.run_id)
+        await set_up.jitter()
+        os.kill(guard, signal.SIGSTOP)
+        fault_ns = boottime_ns()
+        first.kill()
+        os.kill(guard, signal.SIGKILL)
+        await set_up.machine("again", isolated=False, state_dir=set_up.folder / "state-a")
+        await run.until(lambda: len(run.of("turn_started")) == 2, "a second turn")
+        taken_ns = boottime_ns()
+        assert not is_running(hidden), "the first turn's daemon lives beside the second turn"
+        await run.end()
+        found = await set_up.measure(run, fault_ns)
+        orphans = found.orphans + sum(map(is_running, daemons()))
+        return Measured(orphans, found.lost, found.duplicated, found.gaps, 0, (taken_ns - fault_ns) / 1e6)
 
 
 async def agent_killed(seed: int) -> Measured:
