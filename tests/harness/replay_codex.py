@@ -12,7 +12,7 @@ from typing import Any
 
 from codex_cli_bin import bundled_codex_path  # type: ignore[import-untyped]
 
-_DEADLINE_S = 60
+_DEADLINE_S = 120
 
 
 @dataclass(frozen=True, slots=True)

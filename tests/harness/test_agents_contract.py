@@ -34,7 +34,7 @@ from harness.replay.server import ReplayServer
 
 Turn = Literal["completes", "fails", "hangs"]
 AGENTS: tuple[AgentName, ...] = get_args(AgentName)
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 PROGRAM = """
     import json, signal, sys

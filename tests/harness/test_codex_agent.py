@@ -21,7 +21,7 @@ from harness.replay.codex_home import write_codex_home
 from harness.replay.scenario import Answer, FunctionCall, Message, Scenario, Turn, Usage
 from harness.replay.server import ReplayServer
 
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 
 @dataclass

@@ -18,7 +18,7 @@ AGENTS = Path(__file__).parents[1] / "agents"
 ROOT = Path(__file__).resolve().parents[3]
 PATH = os.environ["PATH"]
 TREE = (sys.executable, str(AGENTS / "tree.py"))
-HANG_S = 30.0
+HANG_S = 60.0
 FAR = 3600 * 10**9
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

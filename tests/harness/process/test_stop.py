@@ -68,6 +68,8 @@ def test_stop_also_ends_what_another_process_started_for_the_turn(run: Run, guar
     async def main() -> None:
         process = await Agent(guard_id).start("sleep", "600")
         outsider = subprocess.Popen(["sleep", "600"], env={"PATH": PATH, "CODY_GUARD_ID": guard_id})
+        # Its exec has begun, and may have shown no environment yet.
+        await until(lambda: outsider.pid in alive(guard_id))
         process.stop(5)
         await process.wait()
         assert outsider.wait(HANG_S) == -signal.SIGKILL

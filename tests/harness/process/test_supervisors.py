@@ -25,6 +25,7 @@ async def test_sweep_ends_exactly_what_carries_all_of_the_marker(guard_id: str) 
 
     old, other_old, new = start("1"), start("1"), start("12")
     try:
+        await until(lambda: {old.pid, other_old.pid, new.pid} <= {*alive(guard_id)})
         assert sorted(await sweep({"CODY_GUARD_ID": guard_id, "CODY_FENCE": "1"})) == sorted([old.pid, other_old.pid])
         assert (old.wait(), other_old.wait()) == (-signal.SIGKILL, -signal.SIGKILL)
         assert new.poll() is None

@@ -64,7 +64,7 @@ def test_cancelling_wait_stops_nothing(run: Run, guard_id: str) -> None:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert process.pid in alive(guard_id)
+        await until(lambda: process.pid in alive(guard_id))
         process.stop(5)
         assert (await process.wait()).reason == "stopped"
 
