@@ -14,7 +14,7 @@ from cody.store import keys
 from tests.browser.conftest import ON_ONE_LOOP, Launch, frozen
 from tests.browser.pages import NOTICED_MS, open_run, shot, sign_in, status
 from tests.browser.workspaces import SPEAKS_OFTEN, TURNS_THAT_WAIT, Repository, archived, event_count
-from tests.pipeline.wire_server import reserved_port
+from tests.ports import reserved_port
 from tests.server.cody_server import CodyServer, OwnedRun
 from tests.sync.syncing_cody import Laptop
 

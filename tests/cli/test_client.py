@@ -25,7 +25,7 @@ from cody.store.events import PendingEvent, commit
 from tests.cli.conftest import Agent
 from tests.cli.tcp_proxy import tcp_proxy
 from tests.conftest import Wait
-from tests.pipeline.wire_server import reserved_port
+from tests.ports import reserved_port
 from tests.server.cody_server import TS, CodyServer, OwnedRun, launch
 
 DEADLINE_S = 60.0

@@ -17,7 +17,7 @@ from cody.settings import load_settings
 from harness import findings
 from harness.probe import run_probe
 from tests.cli.command_line import CommandLine
-from tests.pipeline.wire_server import reserved_port
+from tests.ports import reserved_port
 
 SECRET = "sk-never-to-be-shown"
 

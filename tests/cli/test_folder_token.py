@@ -14,7 +14,7 @@ from cody.client import CodyClient, FolderToken, ServerUnreachable, credential_f
 from cody.client.pipeline import PipelineClient
 from cody.settings import load_settings
 from tests.cli.test_discovery import impostor
-from tests.pipeline.wire_server import reserved_port
+from tests.ports import reserved_port
 from tests.server.cody_server import DEADLINE_S, CodyServer, OwnedRun, launch
 
 GIVE_UP_S = 0.5

@@ -20,7 +20,8 @@ from tests.cli.command_line import CommandLine, read_until
 from tests.conftest import Wait
 from tests.pipeline.collector import collecting
 from tests.pipeline.tool_calls import after_call, calling
-from tests.pipeline.wire_server import WireServer, http_error, reserved_port, sse
+from tests.pipeline.wire_server import WireServer, http_error, sse
+from tests.ports import reserved_port
 from tests.server.cody_server import CodyServer, running_server
 
 SUBMIT = ("submit", "--provider", "openai", "--model", "gpt-5.5")

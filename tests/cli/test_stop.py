@@ -15,7 +15,7 @@ from cody.cli.patience import Patience
 from cody.client import ServerUnreachable
 from tests.cli.command_line import CommandLine, read_until
 from tests.cli.conftest import Agent
-from tests.pipeline.wire_server import reserved_port
+from tests.ports import reserved_port
 
 
 def server_of(cody: CommandLine) -> psutil.Process:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from harness.cgroup import Cgroup, group_name, own_folder
 from tests.faults import evidence
-from tests.faults.machines import agents, guards, is_running, marked
-from tests.faults.stage import Measured, boottime_ns, stage, until
+from tests.faults.machines import Machine, agents, guards, is_running, marked
+from tests.faults.stage import Measured, Stage, Watched, boottime_ns, stage, until
 
 DEFAULT_TTL_MS = 15_000
 AGENT_START_MS = 5_000
@@ -149,16 +149,7 @@ async def guard_and_supervisor_killed(seed: int) -> Measured:
         first = await set_up.machine("a", isolated=False)
         run = await set_up.run([sys.executable, "-I", "-S", str(DAEMON_AGENT), str(set_up.folder / "done0")])
         await run.until(lambda: run.of("subprocess_output"), "the daemon's pid")
-        (guard,) = guards(run.run_id)
-        await set_up.jitter()
-        # Awake, it would hear of the first kill, and could be at its work before the second.
-        os.kill(guard, signal.SIGSTOP)
-        fault_ns = boottime_ns()
-        first.kill()
-        os.kill(guard, signal.SIGKILL)
-        await set_up.machine("again", isolated=False, state_dir=set_up.folder / "state-a")
-        await run.until(lambda: len(run.of("turn_started")) == 2, "a second turn")
-        taken_ns = boottime_ns()
+        fault_ns, taken_ns = await _both_killed(set_up, first, run)
         fences = {
             int(pair.partition(b"=")[2])
             for pid in marked(run.run_id)
@@ -169,6 +160,20 @@ async def guard_and_supervisor_killed(seed: int) -> Measured:
         await run.end()
         found = await set_up.measure(run, fault_ns)
         return Measured(found.orphans, found.lost, found.duplicated, found.gaps, 0, (taken_ns - fault_ns) / 1e6)
+
+
+async def _both_killed(set_up: Stage, first: Machine, run: Watched) -> tuple[int, int]:
+    """kill -9 of guard and supervisor, and a second turn on a machine that is started again; the instants of both."""
+    (guard,) = guards(run.run_id)
+    await set_up.jitter()
+    # Awake, it would hear of the first kill, and could be at its work before the second.
+    os.kill(guard, signal.SIGSTOP)
+    fault_ns = boottime_ns()
+    first.kill()
+    os.kill(guard, signal.SIGKILL)
+    await set_up.machine("again", isolated=False, state_dir=set_up.folder / "state-a")
+    await run.until(lambda: len(run.of("turn_started")) == 2, "a second turn")
+    return fault_ns, boottime_ns()
 
 
 def can_have_groups() -> bool:
@@ -191,15 +196,7 @@ async def hidden_daemon_orphaned(seed: int) -> Measured:
         await run.until(daemons, "the daemon's pid")
         (hidden,) = daemons()
         await until(lambda: hidden not in marked(run.run_id), "the daemon has dropped its environment")
-        (guard,) = guards(run.run_id)
-        await set_up.jitter()
-        os.kill(guard, signal.SIGSTOP)
-        fault_ns = boottime_ns()
-        first.kill()
-        os.kill(guard, signal.SIGKILL)
-        await set_up.machine("again", isolated=False, state_dir=set_up.folder / "state-a")
-        await run.until(lambda: len(run.of("turn_started")) == 2, "a second turn")
-        taken_ns = boottime_ns()
+        fault_ns, taken_ns = await _both_killed(set_up, first, run)
         assert not is_running(hidden), "the first turn's daemon lives beside the second turn"
         await run.end()
         found = await set_up.measure(run, fault_ns)

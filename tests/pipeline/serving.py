@@ -16,7 +16,8 @@ from cody.contracts.responses import Message, Response
 from cody.contracts.submit import SubmitAnswer
 from cody.pipeline.archive import Archive
 from cody.pipeline.hydrator import Hydrator, hydrate
-from tests.pipeline.wire_server import Reply, WireServer, reserved_port
+from tests.pipeline.wire_server import Reply, WireServer
+from tests.ports import reserved_port
 from tests.server.cody_server import CodyServer, launch
 
 DEADLINE_S = 60

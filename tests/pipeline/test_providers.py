@@ -22,7 +22,8 @@ from cody.pipeline.providers.registry import PROVIDER_IDS, open_provider
 from tests.pipeline.answering import reduced
 from tests.pipeline.asking import KEY, ask, ask_at, request
 from tests.pipeline.events import START
-from tests.pipeline.wire_server import Reply, WireServer, http_error, reserved_port, sse
+from tests.pipeline.wire_server import Reply, WireServer, http_error, sse
+from tests.ports import reserved_port
 
 Wait = Callable[..., Awaitable[None]]
 

@@ -15,7 +15,6 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -65,16 +64,6 @@ def http_error(provider: str, name: str, *headers: tuple[str, str]) -> Reply:
     """The refusal in `error_NAME.json`; its status is what NAME begins with."""
     body = (FIXTURES / provider / f"error_{name}.json").read_bytes()
     return Reply(body, int(name[:3]), (("content-type", "application/json"), *headers))
-
-
-@contextmanager
-def reserved_port() -> Iterator[int]:
-    """A port on loopback for one WireServer after the other. While none listens there, who connects is refused."""
-    with socket.socket() as holder:
-        # Bound but not listening: Linux gives the port to no one else, and a server may still bind it by its number.
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        yield holder.getsockname()[1]
 
 
 class WireServer:

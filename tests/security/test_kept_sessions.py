@@ -11,7 +11,7 @@ import pytest
 from cody.tokens import Caller, TokenStore
 from server.auth import SESSION_LIFETIME_S, Sessions, Unauthorized
 from server.kept_sessions import FILE, MAX_BYTES, SessionFile
-from tests.pipeline.wire_server import reserved_port
+from tests.ports import reserved_port
 from tests.server.cody_server import DEADLINE_S
 from tests.server.conftest import Launch
 

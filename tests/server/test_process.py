@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from cody import __version__
-from tests.pipeline.wire_server import reserved_port
+from tests.ports import reserved_port
 from tests.server.cody_server import DEADLINE_S, CodyServer, OwnedRun
 from tests.server.conftest import Launch
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from server.routes import Endpoint, router
 from server.site import Site
 from server.streams import OpenStreams
 from server.sync import SyncEndpoints, SyncEngine
+from tests.ports import bound_to
 
 HOLD = "hold"
 """A file in the state folder: chunks from the index in it on are not taken until it is gone."""
@@ -82,28 +82,12 @@ class Serving:
         return TokenStore(self.state_dir).create(f"for-{scope}", scope)
 
 
-@contextmanager
-def reserved_port() -> Iterator[int]:
-    """A port that nobody else is given meanwhile, and where nobody answers but who is started there on purpose."""
-    with listener(0) as holder:
-        yield holder.getsockname()[1]
-
-
-def listener(port: int) -> socket.socket:
-    """Bound, and not listening yet: so long, others may be bound to the same."""
-    # The protocol by name: asyncio turns Nagle's algorithm off only then (uvloop always), and each answer takes 40 ms else.
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", port))
-    return bound
-
-
 @asynccontextmanager
 async def served_table(
     table: list[Endpoint], state_dir: Path, port: int = 0, *, long_answers: int = LONG_ANSWERS
 ) -> AsyncIterator[Serving]:
     """These endpoints behind all that stands before the real ones."""
-    bound = listener(port)
+    bound = bound_to(port)
     site = Site("127.0.0.1", bound.getsockname()[1])
     tokens = TokenStore(state_dir)
     tokens.prepare()

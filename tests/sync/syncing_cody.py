@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cody.tokens import TokenStore
-from tests.sync.serving import HOLD, reserved_port
+from tests.ports import reserved_port
+from tests.sync.serving import HOLD
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-P", "-m", "cody.cli"]

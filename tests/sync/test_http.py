@@ -26,8 +26,9 @@ from cody.tokens import TokenStore
 from server.sync import SyncEndpoints
 from tests.conftest import Wait
 from tests.pipeline.postgres_server import PostgresServer
+from tests.ports import reserved_port
 from tests.proxy import Proxy
-from tests.sync.serving import Serving, reserved_port, served, served_table
+from tests.sync.serving import Serving, served, served_table
 
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 60.0
