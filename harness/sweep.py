@@ -96,13 +96,15 @@ def _reap(agent_pid: int, killed: list[Process]) -> dict[int, int]:
     statuses: dict[int, int] = {}
     sessions = {agent_pid, *(process.session for process in killed)}
     give_up_at = time.monotonic() + REAP_TIMEOUT_S
-    while (orphans := _adopted(sessions)) and time.monotonic() < give_up_at:
+    while orphans := _adopted(sessions):
         await_end(orphans, give_up_at - time.monotonic())  # a process that is about to end has no environment any more
         for process in orphans:
             with suppress(ChildProcessError):
                 pid, status = os.waitpid(process.pid, os.WNOHANG)
                 if pid:
                     statuses[pid] = status
+        if time.monotonic() >= give_up_at:
+            break
     return statuses
 
 

@@ -16,8 +16,6 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-# Here, not later by a service in a thread: pytest goes through all loggers there are, and these modules make new ones.
-import cody.pipeline.projection  # noqa: F401
 from cody.contracts.run import RunSnapshot, StartRunRequest
 from cody.settings import Settings, load_settings
 from harness.service import RunService

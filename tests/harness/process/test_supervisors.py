@@ -55,6 +55,7 @@ class Supervisor:
     """A supervisor in a process of its own (agents/supervisor.py)."""
 
     def __init__(self, guard_id: str, argv: tuple[str, ...], **task: Any) -> None:
+        self.said: list[dict[str, Any]] = []
         env = {"PATH": PATH}
         job = {"argv": argv, "guard_id": guard_id, "grace_s": 0.2, "env": env, **task}
         self.popen = subprocess.Popen(
@@ -65,13 +66,13 @@ class Supervisor:
         )
 
     def hear(self, key: str) -> Any:
-        """The first thing that it says which has this key."""
+        """The first thing that it said, or will say, which has this key: in which order it says them is open."""
         assert self.popen.stdout is not None
-        for line in self.popen.stdout:
-            said = json.loads(line)
-            if key in said:
-                return said
-        raise AssertionError(f"the supervisor ended without saying {key}")
+        while not (found := [said for said in self.said if key in said]):
+            line = self.popen.stdout.readline()
+            assert line, f"the supervisor ended without saying {key}"
+            self.said.append(json.loads(line))
+        return found[0]
 
     def __enter__(self) -> Supervisor:
         return self
