@@ -17,6 +17,8 @@ PREFIX = "cody."
 FIELDS = ("CODY_RUN_ID", "CODY_FENCE", "CODY_GUARD_ID")
 """The variables whose values are a group's name, in this order: a sweep finds it as it finds processes."""
 ROUND_S = 0.05
+LEFT_S = 60.0
+"""Between the making of a group and its first process are milliseconds."""
 
 
 class Cgroup:
@@ -26,8 +28,11 @@ class Cgroup:
         self.folder = folder
 
     @classmethod
-    def make(cls, parent: str | None, name: str) -> Cgroup | None:
-        """A new one below `parent`; None where that is not allowed, or where the kernel can't kill a group."""
+    def make(cls, parent: str | None, name: str, left_s: float = LEFT_S) -> Cgroup | None:
+        """A new one below `parent`; None where that is not allowed, or where the kernel can't kill a group.
+
+        What was left empty there for longer than `left_s` is removed.
+        """
         if parent is None:
             return None
         group = cls(f"{parent}/{name}")
@@ -36,6 +41,7 @@ class Cgroup:
         except OSError:
             return None
         if os.access(f"{group.folder}/cgroup.kill", os.W_OK):
+            _remove_left(parent, group.folder, left_s)
             return group
         group.remove()
         return None
@@ -98,6 +104,17 @@ class Cgroup:
             pass
         finally:
             os.close(file)
+
+
+def _remove_left(parent: str, newest: str, left_s: float) -> None:
+    """Groups without a process, whose guard and supervisor were killed; one that was just made is left to its maker."""
+    try:
+        now = os.stat(newest).st_ctime
+        for entry in os.scandir(parent):
+            if entry.name.startswith(PREFIX) and entry.stat().st_ctime < now - left_s:
+                Cgroup(entry.path).remove()
+    except OSError:
+        pass
 
 
 def group_name(env: dict[str, str]) -> str:

@@ -153,6 +153,33 @@ def test_the_doctor_tells_whether_there_are_groups(grouped: bool) -> None:
     assert ("Delegate=yes" in found.found) != grouped
 
 
+async def test_an_empty_group_that_was_left_goes_when_the_next_one_is_made(grouped: bool) -> None:
+    parent = Cgroup(f"{own_folder()}/test-{uuid.uuid4()}")
+    if not grouped:
+        assert Cgroup.make(parent.folder, "cody.left") is None
+        return
+    os.mkdir(parent.folder)
+    living = subprocess.Popen(["sleep", "600"], env={})
+    try:
+        left, used = (Cgroup.make(parent.folder, name) for name in ("cody.left", "cody.used"))
+        assert left is not None
+        assert used is not None
+        Path(used.folder, "cgroup.procs").write_text(str(living.pid))
+        young = Cgroup.make(parent.folder, "cody.young")
+        assert young is not None
+        assert {"cody.left", "cody.used", "cody.young"} <= set(os.listdir(parent.folder))
+        # The kernel's clock for files goes in steps.
+        await until(
+            lambda: Cgroup.make(parent.folder, f"cody.{uuid.uuid4()}", left_s=0) and not os.path.isdir(left.folder)
+        )
+        assert os.path.isdir(used.folder)
+        assert not os.path.isdir(young.folder)
+    finally:
+        living.kill()
+        living.wait()
+        parent.end(5)
+
+
 def test_where_no_group_can_be_made_there_is_none(tmp_path: Path) -> None:
     assert Cgroup.make(None, "cody.a") is None
     assert Cgroup.make(str(tmp_path / "away"), "cody.a") is None

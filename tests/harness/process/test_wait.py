@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,8 @@ def test_a_supervisor_with_a_thousand_descriptors_can_spawn(run: Run, guard_id: 
 def test_two_hundred_spawns_leak_no_descriptor_and_no_zombie(run: Run, guard_id: str) -> None:
     async def main() -> None:
         async def one() -> int:
-            process = await Agent(guard_id).start("true")
+            # Several at a time have the same guard's name here; their control groups must not.
+            process = await Agent(guard_id).start("true", env={"CODY_RUN_ID": str(uuid.uuid4())})
             assert (await process.wait()).exit_code == 0
             return process.guard_pid
 
