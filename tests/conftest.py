@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -30,6 +31,13 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 # What an example takes says nothing about what is tested: the machine may stand still in the midst of it.
 settings.register_profile("suite", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays: going through it again holds up a test for most of a second."""
+    gc.collect()
+    gc.freeze()
+
 
 REPLY_DEADLINE_S = 60.0
 """Of the tests' own commands: as long as nothing else is to be proved, a stalled machine is waited for."""
