@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.async_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from tests.browser.conftest import ON_ONE_LOOP, Launch
 from tests.browser.pages import shot, sign_in, violations
@@ -141,7 +142,19 @@ async def go_through_what_is_in_between(page: Page, server: CodyServer, run_id: 
         await look.check(page, name)
 
     await sign_in(page, server)
-    await page.goto(f"{server.url}/runs/{run_id}?tab=events")
+    answered = asyncio.Event()
+
+    async def late(route: Route) -> None:
+        await answered.wait()
+        await route.continue_()
+
+    await page.route(f"**/api/runs/{run_id}", late)
+    try:
+        await page.goto(f"{server.url}/runs/{run_id}?tab=events")
+        await check("loading", page.get_by_role("heading", name="Loading the run"))
+    finally:
+        answered.set()
+        await page.unroute_all(behavior="wait")
     await page.locator(".line", has_text="step").click()
     await check("picked", page.get_by_role("complementary", name="The picked event"))
     await page.get_by_role("button", name="Cancel …").click()
@@ -165,6 +178,7 @@ async def go_through_what_is_in_between(page: Page, server: CodyServer, run_id: 
     await check("signed-out", page.get_by_role("heading", name="You are signed out"))
     await sign_in(page, server)
     await page.goto(f"{server.url}/runs/{run_id}")
+    await expect(page.locator(".run-head h1")).to_be_visible()
     await expect(page.locator(".connection")).to_contain_text("Live")
 
 

@@ -52,7 +52,7 @@ export function Run({ runId }: { runId: string }) {
       </Empty>
     )
   }
-  if (!run) return <p class="dim loading">Loading …</p>
+  if (!run) return <h1 class="dim loading">Loading the run …</h1>
   return (
     <>
       <RunHeader session={session} run={run} nowMs={now} />
