@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
-# Where it is set, each of the suite's several hundred programs compiles Cody anew: a tenth of the whole time.
+# Where the environment forbids bytecode, each of the suite's several hundred programs would compile Cody anew.
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install dashboard demo test test-faults bench check format lifecycle schemas openapi screenshots clean
